@@ -1,0 +1,31 @@
+"""edgemm: run small, verified models offline on a laptop.
+
+The public names live here and are loaded when first used, so that `import edgemm` costs nothing:
+neither onnxruntime nor llama_cpp nor textual is imported by it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Chat": "edgemm.chat",
+    "EdgemmError": "edgemm.errors",
+    "Embedder": "edgemm.embed",
+    "open_model": "edgemm.models",
+}
+
+__all__ = ["Chat", "EdgemmError", "Embedder", "open_model"]
+
+if TYPE_CHECKING:
+    from edgemm.chat import Chat
+    from edgemm.embed import Embedder
+    from edgemm.errors import EdgemmError
+    from edgemm.models import open_model
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'edgemm' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,375 @@
+"""The model package: one folder with a manifest, the model, its tokenizer, a report and a card.
+
+This is the one contract between the converters, which write packages, and the runtime, which opens
+them. It knows files, sizes and hashes; it refuses to know what is inside a model file.
+The format is described in quantized/README.md.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path, PurePosixPath
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from edgemm import paths
+from edgemm.errors import BadFile, ChecksumMismatch, EdgemmError, UnknownModel, disk_errors
+
+SCHEMA = 1
+TASKS = ("chat", "embed")
+MANIFEST, REPORT, CARD = "manifest.json", "report.json", "README.md"
+_VERIFIED = ".verified.json"
+_MAX_MANIFEST = 4 << 20
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A file of the package: POSIX `path` relative to the folder, size in bytes, sha256 in hex."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The checkpoint that the package was made from; `sha256` has one entry for each file read."""
+
+    id: str
+    revision: str = ""
+    licence: str = ""
+    sha256: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """`recipe` is a target such as "onnx-int8"; `kept` names what stays in higher precision."""
+
+    recipe: str
+    bits_per_weight: float = 0.0
+    scheme: str = ""
+    kept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """How an encoder is fed: `pooling` is "mean", "cls" or "last"; prefixes are put before the text."""
+
+    max_tokens: int
+    pooling: str = "mean"
+    normalize: bool = True
+    dimensions: int = 0
+    query_prefix: str = ""
+    document_prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFormat:
+    """`context` is the trained length in tokens; `stop` are texts that end an answer beside the end token."""
+
+    context: int
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A fixed input: its token ids and the first values of its output, so that a swapped part is noticed."""
+
+    text: str
+    tokens: tuple[int, ...]
+    output: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSummary:
+    passed: bool
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MadeBy:
+    version: str
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """manifest.json. `task` is one of `TASKS`; `architecture` the checkpoint's model_type."""
+
+    name: str
+    task: str
+    architecture: str
+    source: Source
+    quantization: Quantization
+    made_by: MadeBy
+    schema: int = SCHEMA
+    files: tuple[FileEntry, ...] = ()
+    inputs: Inputs | None = None
+    chat: ChatFormat | None = None
+    check: Check | None = None
+    report: ReportSummary | None = None
+
+    @property
+    def bytes(self) -> int:
+        return sum(entry.bytes for entry in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """An opened package: its folder and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    def file(self, suffix: str) -> Path | None:
+        """The first listed file whose name ends in `suffix`, or None."""
+        return next((self.path / e.path for e in self.manifest.files if e.path.endswith(suffix)), None)
+
+    def report(self) -> dict[str, Any]:
+        """report.json as a dictionary; empty for a package that was published ready-made."""
+        path = self.path / REPORT
+        return _read_json(path) if path.is_file() else {}
+
+
+def open_package(folder: Path) -> Package:
+    """Open the package in `folder` after checking its manifest, sizes and hashes.
+
+    Hashes are computed once and remembered beside the package by size, mtime and inode.
+    Raises `UnknownModel`, `BadFile` or `ChecksumMismatch`.
+    """
+    package = read_package(folder)
+    _check_files(package, _remembered(folder))
+    return package
+
+
+def read_package(folder: Path) -> Package:
+    """Read and validate the manifest alone; no model file is looked at."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UnknownModel(folder.name, f"there is no {MANIFEST} in {folder}", "see `edgemm list`, or pull it again")
+    manifest = decode(Manifest, _read_json(path), path)
+    if manifest.schema != SCHEMA:
+        raise BadFile(path, f"schema {manifest.schema}, this edgemm reads {SCHEMA}", "update edgemm or convert again")
+    if manifest.task not in TASKS:
+        raise BadFile(path, f"unknown task {manifest.task!r}", "update edgemm or convert again")
+    paths.check_name(manifest.name)
+    for entry in manifest.files:
+        _check_inside(folder, entry.path)
+    return Package(folder, manifest)
+
+
+def verify(package: Package) -> None:
+    """Read every byte again and compare it with the manifest. Raises `BadFile` or `ChecksumMismatch`."""
+    _check_files(package, {})
+
+
+def installed() -> Iterator[Package]:
+    """Every readable package of the store, by name; damaged manifests are skipped here and named by `verify`."""
+    recover()
+    root = paths.store()
+    for folder in sorted(root.iterdir()) if root.is_dir() else ():
+        if (folder / MANIFEST).is_file():
+            with suppress(EdgemmError):
+                yield read_package(folder)
+
+
+def remove(name: str) -> int:
+    """Delete a package and return the bytes that were freed."""
+    folder = paths.store() / paths.check_name(name)
+    size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+    with disk_errors(folder):
+        trash = _scratch(name, "removed")
+        folder.rename(trash)  # one step, so that a killed `rm` leaves no half package
+        shutil.rmtree(trash)
+    return size
+
+
+@contextmanager
+def staged(name: str) -> Iterator[Path]:
+    """A folder to fill. On a clean exit it replaces `<store>/<name>` in one rename; on any error it is deleted."""
+    paths.check_name(name)
+    recover()
+    folder = _scratch(name, f"new.{os.getpid()}")
+    with disk_errors(folder):
+        folder.mkdir(parents=True)
+    try:
+        with disk_errors(paths.store() / name):
+            yield folder
+            _publish(folder, paths.store() / name)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def write_manifest(folder: Path, manifest: Manifest, report: dict[str, Any] | None = None, card: str = "") -> Manifest:
+    """Write report, card and manifest of a staged package; the file list is made from what lies in `folder`."""
+    if report is not None:
+        write_text(folder / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    if card:
+        write_text(folder / CARD, card)
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    entries = tuple(FileEntry(n, (folder / n).stat().st_size, sha256(folder / n)) for n in names if n != MANIFEST)
+    complete = Manifest(**{f.name: getattr(manifest, f.name) for f in fields(manifest)} | {"files": entries})
+    write_text(folder / MANIFEST, json.dumps(asdict(complete), indent=1, ensure_ascii=False) + "\n")
+    return complete
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` atomically: temporary file, fsync, rename."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with disk_errors(path):
+        try:
+            with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def recover() -> None:
+    """Undo what a killed process left: put back a package whose replacement never arrived, delete dead drafts."""
+    import psutil
+
+    root = paths.partial()
+    for folder in root.glob("*~*") if root.is_dir() else ():
+        name, _, state = folder.name.partition("~")
+        target = paths.store() / name
+        with suppress(OSError):
+            if state == "old" and not target.exists():
+                folder.rename(target)
+            elif not state.startswith("new.") or not psutil.pid_exists(int(state[4:])):
+                shutil.rmtree(folder)
+
+
+def decode(kind: type[_T], data: Any, path: Path) -> _T:
+    """Build dataclass `kind` from JSON `data`; an unknown, missing or mistyped key is a `BadFile` that names it."""
+    if not isinstance(data, dict):
+        raise _mistyped(path, kind.__name__, data)
+    hints = get_type_hints(kind)
+    unknown = sorted(set(data) - set(hints))
+    if unknown:
+        raise BadFile(path, f"unknown key {unknown[0]!r} in {kind.__name__}", "update edgemm or convert again")
+    try:
+        return kind(**{key: _value(hints[key], value, path, key) for key, value in data.items()})
+    except TypeError as error:
+        raise BadFile(path, f"{kind.__name__}: {error}", "convert or pull the model again") from error
+
+
+def _value(hint: Any, value: Any, path: Path, key: str) -> Any:
+    """`value` as the type `hint`, which is a dataclass, a scalar, tuple[X, ...], dict[str, X] or X | None."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is UnionType:
+        return None if value is None else _value(next(a for a in args if a is not NoneType), value, path, key)
+    if is_dataclass(hint):
+        return decode(hint, value, path)  # type: ignore[arg-type]
+    if origin is tuple and isinstance(value, list):
+        return tuple(_value(args[0], item, path, key) for item in value)
+    if origin is dict and isinstance(value, dict):
+        return {str(k): _value(args[1], v, path, key) for k, v in value.items()}
+    if hint is float and type(value) is int:
+        return float(value)
+    if origin is None and type(value) is hint:
+        return value
+    raise _mistyped(path, key, value)
+
+
+def _mistyped(path: Path, key: str, value: Any) -> BadFile:
+    return BadFile(path, f"{key} has the wrong type ({type(value).__name__})", "convert or pull the model again")
+
+
+def _read_json(path: Path) -> Any:
+    with disk_errors(path):
+        if path.stat().st_size > _MAX_MANIFEST:
+            raise BadFile(path, f"larger than {_MAX_MANIFEST} bytes", "convert or pull the model again")
+        raw = path.read_bytes()
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BadFile(path, f"not valid JSON ({error})", "convert or pull the model again") from error
+
+
+def _check_inside(folder: Path, name: str) -> None:
+    parts = PurePosixPath(name)
+    path = folder / name
+    leaves = parts.is_absolute() or ".." in parts.parts or "\\" in name or ":" in name or not parts.parts
+    if leaves or path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()):
+        raise BadFile(folder / MANIFEST, f"file {name!r} leaves the package folder", "do not use this package")
+
+
+def _check_files(package: Package, known: dict[str, list[int | str]]) -> None:
+    seen: dict[str, list[int | str]] = {}
+    for entry in package.manifest.files:
+        path = package.path / entry.path
+        if not path.is_file():
+            raise BadFile(path, "the file is missing", f"pull or convert {package.name} again")
+        stat = path.stat()
+        if stat.st_size != entry.bytes:
+            raise BadFile(
+                path, f"needs {entry.bytes} bytes, has {stat.st_size}", f"pull or convert {package.name} again"
+            )
+        key: list[int | str] = [stat.st_size, stat.st_mtime_ns, stat.st_ino, entry.sha256]
+        if known.get(entry.path) != key and sha256(path) != entry.sha256:
+            raise ChecksumMismatch(
+                path, "checksum differs from the manifest", f"the file is damaged: pull or convert {package.name} again"
+            )
+        seen[entry.path] = key
+    if seen != known:
+        with suppress(EdgemmError, OSError):  # a read-only store only costs the next start some time
+            write_text(package.path / _VERIFIED, json.dumps(seen))
+
+
+def _remembered(folder: Path) -> dict[str, list[int | str]]:
+    try:
+        known = json.loads((folder / _VERIFIED).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _scratch(name: str, state: str) -> Path:
+    folder = paths.partial() / f"{name}~{state}"
+    if folder.exists():
+        shutil.rmtree(folder)
+    paths.partial().mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _publish(folder: Path, target: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _fsync(path)
+    if target.exists():
+        old = _scratch(target.name, "old")
+        target.rename(old)
+        folder.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        folder.rename(target)
+    _fsync(target.parent)
+
+
+def _fsync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return  # Windows cannot open a folder for this
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
