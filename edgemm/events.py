@@ -1,10 +1,10 @@
 """What the engines tell their callers while they work: four typed events.
 
-An engine yields them; a door (command line, server, terminal screen) translates them. Nothing here
+An engine yields them and raises an `EdgemmError` when it fails; a door (command line, server, terminal screen) translates them. Nothing here
 knows who listens.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +18,18 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """Something that the user should know, in one line; the work goes on."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
-    """One sampled token. `text` is complete UTF-8; it may be empty while a character is unfinished."""
+    """One sampled token. `text` is complete UTF-8, and empty while a character or a stop text is unfinished.
+
+    `id` -1: text that was held back and belongs to tokens before.
+    """
 
     id: int
     text: str
@@ -40,14 +50,3 @@ class Done:
     @property
     def tokens_per_second(self) -> float:
         return self.generated_tokens / self.decode_seconds if self.decode_seconds > 0 else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The work ended with an error. `kind` is the name of an error class of errors.py."""
-
-    kind: str
-    what: str
-    why: str
-    fix: str
-    detail: dict[str, int] = field(default_factory=dict)

@@ -5,14 +5,17 @@ a child process (`worker.py`), `fake.py` is a scripted stand-in for tests and de
 Nothing here knows tokenizers of encoders, pooling policy, chats or documents.
 """
 
+from __future__ import annotations  # numpy is needed for types alone, and the command line must start fast
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol
 
 from edgemm.events import Done, Progress, Token
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 

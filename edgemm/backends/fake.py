@@ -1,0 +1,72 @@
+"""Scripted stand-ins for the two backend interfaces: no model, no native code, the same events.
+
+For tests of everything above the backends, and for showing a screen without a model.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemm.backends import Message, ModelInfo, Sampling
+from edgemm.errors import PromptTooLong
+from edgemm.events import Done, Progress, Token
+
+
+class FakeGenerator:
+    """Answers with the next of `answers`, a word at a time, and begins again after the last one."""
+
+    def __init__(self, answers: Sequence[str], *, context: int = 4096) -> None:
+        self.info = ModelInfo("fake", context, context, 256, 0, True)
+        self._answers = answers
+        self._asked = 0
+        self._cancelled = False
+
+    def tokenize(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        return [t for m in messages for t in self.tokenize(f"{m['role']}: {m['content']}\n")]
+
+    def generate(self, tokens: Sequence[int], sampling: Sampling) -> Iterator[Progress | Token | Done]:
+        if len(tokens) >= self.info.context:
+            why = f"has {len(tokens)} tokens, this model takes {self.info.context - 1}"
+            raise PromptTooLong("prompt", why, "shorten it")
+        self._cancelled = False
+        answer = self._answers[self._asked % len(self._answers)]
+        self._asked += 1
+        yield Progress("prefill", len(tokens), len(tokens), "tokens")
+        count, reason = 0, "stop"
+        for word in answer.split(" "):
+            if count == sampling.max_tokens or self._cancelled:
+                reason = "cancelled" if self._cancelled else "length"
+                break
+            yield Token(count, word if not count else f" {word}")
+            count += 1
+        yield Done(reason, len(tokens), 0, count, 0.0, 1e-3 * count)
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class FakeEncoder:
+    """A unit vector for each row, drawn from a seed that is the hash of its token ids."""
+
+    def __init__(self, dimensions: int = 16) -> None:
+        self._dimensions = dimensions
+
+    def encode(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        vectors = np.stack([self._vector(row) for row in rows])
+        return vectors.astype(np.float32)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _vector(self, row: Sequence[int]) -> NDArray[np.float64]:
+        seed = hashlib.sha256(repr(list(row)).encode()).digest()[:8]
+        vector = np.random.default_rng(int.from_bytes(seed, "little")).standard_normal(self._dimensions)
+        return np.asarray(vector / np.linalg.norm(vector))

@@ -1,0 +1,270 @@
+"""`make bench`: figures of this machine, each a ratio or a difference against a peer measured in the same run.
+
+Repeats are interleaved (A B A B ...) and medians are quoted, because laptops and shared machines drift. Ends with
+a table of targets; a missed target is shown as missed and makes the exit code 1.
+"""
+
+import ast
+import ctypes
+import os
+import random
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from edgemm.backends.worker import LoadOptions, Worker
+from edgemm.device import Device, cores
+from rich.console import Console
+from rich.table import Table
+
+from edgemm.backends import Sampling
+from edgemm.backends.ort import pad
+from edgemm.embed import EmbedOptions
+from edgemm.events import Done
+from edgemm.models import find, open_embedder
+from edgemm.tokenizer import Overflow, open_tokenizer
+
+CHAT, CHECKPOINT = "smollm2-135m-instruct", "all-minilm-l6-v2"
+TEXTS, MAX_TOKENS, REPEATS = 512, 256, 5
+DECODE_TOKENS = 128
+LIBRARY_SEED = 7
+
+
+@dataclass(frozen=True)
+class Result:
+    what: str
+    value: float
+    target: float
+    unit: str
+    larger_is_better: bool
+    detail: str
+
+    @property
+    def met(self) -> bool:
+        return self.value >= self.target if self.larger_is_better else self.value <= self.target
+
+
+def interleaved(*runs: Callable[[], float], repeats: int = REPEATS) -> list[float]:
+    """Median of each run, the runs taking turns; one turn before that warms up."""
+    turns = [[run() for run in runs] for _ in range(repeats + 1)][1:]
+    return [statistics.median(column) for column in zip(*turns, strict=True)]
+
+
+def decode() -> Result:
+    """Tokens per second through the worker, against a bare llama_decode loop with a greedy sampler."""
+    path = find(CHAT).file(".gguf")
+    assert path is not None
+    worker = Worker(path, LoadOptions(context=1024))
+    prompt = worker.prompt([{"role": "user", "content": "Tell me a long story about the sea."}])
+    sampling = Sampling(max_tokens=DECODE_TOKENS, temperature=0, repetition_penalty=1.0)
+    bare = BareLoop(path, prompt)
+
+    def ours() -> float:
+        started = time.perf_counter()
+        events = worker.generate(prompt, sampling)
+        done = next(event for event in events if isinstance(event, Done))
+        elapsed = time.perf_counter() - started - done.prefill_seconds
+        return done.generated_tokens / elapsed
+
+    worker_rate, bare_rate = interleaved(ours, bare.tokens_per_second, repeats=9)
+    worker.close()
+    detail = f"{worker_rate:.1f} against {bare_rate:.1f} tokens/s"
+    return Result("decode through the worker / bare llama_decode", worker_rate / bare_rate, 0.97, "x", True, detail)
+
+
+class BareLoop:
+    """The least code that can generate with llama.cpp: one decode and one greedy sample a token."""
+
+    def __init__(self, path: Path, prompt: Sequence[int]) -> None:
+        import llama_cpp
+
+        self.lib = llama_cpp
+        self.quiet = llama_cpp.llama_log_callback(lambda *_: None)
+        llama_cpp.llama_log_set(self.quiet, ctypes.c_void_p())
+        model_options = llama_cpp.llama_model_default_params()
+        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), model_options)
+        options = llama_cpp.llama_context_default_params()
+        options.n_ctx, options.n_threads, options.n_threads_batch = 1024, cores(), cores()
+        self.context = llama_cpp.llama_init_from_model(self.model, options)
+        self.sampler = llama_cpp.llama_sampler_init_greedy()
+        self.prompt = (ctypes.c_int32 * len(prompt))(*prompt)
+
+    def tokens_per_second(self) -> float:
+        lib = self.lib
+        lib.llama_memory_clear(lib.llama_get_memory(self.context), True)
+        lib.llama_decode(self.context, lib.llama_batch_get_one(self.prompt, len(self.prompt)))
+        token = (ctypes.c_int32 * 1)(lib.llama_sampler_sample(self.sampler, self.context, -1))
+        started = time.perf_counter()
+        for _ in range(DECODE_TOKENS):
+            lib.llama_decode(self.context, lib.llama_batch_get_one(token, 1))
+            token[0] = lib.llama_sampler_sample(self.sampler, self.context, -1)
+        return DECODE_TOKENS / (time.perf_counter() - started)
+
+
+def docstrings(count: int) -> list[str]:
+    """Docstrings of the standard library, a seeded sample in random order."""
+    found = []
+    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8", "replace"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
+                found.append(text)
+    return random.Random(LIBRARY_SEED).sample(found, count)
+
+
+def embedding() -> list[Result]:
+    """Our engine in fp32 and INT8, and fastembed's pattern: batches of 256 in input order, padded to the longest."""
+    texts = docstrings(TEXTS)
+    fp32 = find(f"{CHECKPOINT}-onnx-fp32")
+    rows = [t.rows[0] for t in open_tokenizer(fp32).encode(texts, MAX_TOKENS, Overflow.CUT)]
+    tokens = sum(map(len, rows))
+    options = EmbedOptions(overflow=Overflow.CUT)
+    pattern = InputOrder(fp32.file(".onnx"), rows)
+    with open_embedder(fp32.name, options) as ours, open_embedder(f"{CHECKPOINT}-onnx-int8", options) as int8:
+        rates = interleaved(
+            lambda: tokens / seconds(lambda: ours.embed(texts)),
+            lambda: tokens / seconds(lambda: int8.embed(texts)),
+            lambda: tokens / seconds(pattern.run),
+        )
+        agreement = float(np.mean(np.sum(ours.embed(texts) * int8.embed(texts), axis=1)))
+    mine, quantized, theirs = rates
+    detail = (
+        f"{mine:,.0f} against {theirs:,.0f} tokens/s, {len(texts)} docstrings, mean {tokens / len(texts):.0f} tokens"
+    )
+    fast = f"{quantized:,.0f} against {mine:,.0f} tokens/s, mean cosine {agreement:.4f}"
+    return [
+        Result("embedding, our fp32 / batch 256 in input order, fp32", mine / theirs, 5.0, "x", True, detail),
+        Result("embedding, INT8 / our fp32", quantized / mine, 2.0, "x", True, fast),
+    ]
+
+
+class InputOrder:
+    """onnxruntime as it comes (all cores in one session, every fusion), 256 texts at a time as they arrive."""
+
+    def __init__(self, path: Path | None, rows: list[list[int]]) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = cores()
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.rows = rows
+
+    def run(self) -> None:
+        for start in range(0, len(self.rows), 256):
+            ids, mask = pad(self.rows[start : start + 256])
+            self.session.run(None, {"input_ids": ids, "attention_mask": mask})
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def help_cpu() -> Result:
+    cpu = statistics.median(process("-m", "edgemm", "--help")[1] for _ in range(REPEATS))
+    return Result("edgemm --help", cpu, 0.3, "s CPU", False, "user + system, median of 5")
+
+
+def cold_run() -> Result:
+    """From the start of the process to the first byte of the answer, less a process that only loads the model."""
+    path = find(CHAT).file(".gguf")
+    load = (
+        "import llama_cpp as l, ctypes\n"
+        "quiet = l.llama_log_callback(lambda *_: None); l.llama_log_set(quiet, ctypes.c_void_p())\n"
+        f"m = l.llama_model_load_from_file({os.fsencode(str(path))!r}, l.llama_model_default_params())\n"
+        "p = l.llama_context_default_params(); p.n_ctx = 4096; l.llama_init_from_model(m, p)\n"
+        "print('ready', flush=True)"
+    )
+    ours, bare = interleaved(
+        lambda: first_byte("-m", "edgemm", "run", "Hello", "--max-tokens", "4"), lambda: first_byte("-c", load)
+    )
+    detail = f"{ours:.2f} s to the first token, {bare:.2f} s to load the model bare"
+    return Result("cold `edgemm run`, over loading the model bare", ours - bare, 0.7, "s", False, detail)
+
+
+def first_byte(*arguments: str) -> float:
+    started = time.perf_counter()
+    command = [sys.executable, *arguments]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.read(1)
+        elapsed = time.perf_counter() - started
+        child.stdout.read()
+    return elapsed
+
+
+def process(*arguments: str, **env: str) -> tuple[float, float, float]:
+    """Wall seconds, CPU seconds and peak memory (MB) of a Python process and its children."""
+    started = time.perf_counter()
+    child = subprocess.Popen(
+        [sys.executable, *arguments], env=os.environ | env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        sys.exit(f"bench: {' '.join(arguments)} ended with {child.returncode}")
+    scale = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    return time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / scale
+
+
+def conversion() -> list[Result]:
+    code = (
+        "import sys; from edgemm.cli import main\n"
+        "try: main()\n"
+        "finally: assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    checkpoint = find_checkpoint()
+    with tempfile.TemporaryDirectory() as home:
+        arguments = ("convert", str(checkpoint), "--to", "onnx-int8", "--out", "bench")
+        runs = [process("-c", code, *arguments, EDGEMM_HOME=home) for _ in range(3)]
+    wall, _, memory = (statistics.median(column) for column in zip(*runs, strict=True))
+    return [
+        Result("convert MiniLM to onnx-int8, verified", wall, 10, "s", False, "median of 3; torch not imported"),
+        Result("peak memory of that conversion", memory, 600, "MB", False, "the process and its children"),
+    ]
+
+
+def cold_embed() -> Result:
+    code = f"from edgemm import open_model; open_model({CHECKPOINT + '-onnx-int8'!r}).embed(['one sentence'])"
+    wall = statistics.median(process("-c", code)[0] for _ in range(REPEATS))
+    return Result("open a package and embed one sentence, cold", wall, 1.0, "s", False, "whole process, median of 5")
+
+
+def find_checkpoint() -> Path:
+    from edgemm import paths
+
+    return paths.checkpoints() / CHECKPOINT
+
+
+def prepare() -> None:
+    """Both starter models, and MiniLM in fp32 and INT8."""
+    subprocess.run([sys.executable, "-m", "edgemm", "pull", "starter"], check=True, stdout=subprocess.DEVNULL)
+    for target in ("onnx-fp32", "onnx-int8"):
+        command = [sys.executable, "-m", "edgemm", "convert", CHECKPOINT, "--to", target]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def main() -> None:
+    prepare()
+    results = [decode(), *embedding(), help_cpu(), cold_run(), *conversion(), cold_embed()]
+    table = Table("what", "value", "target", "met", "detail", title="edgemm bench")
+    for r in results:
+        sign = ">=" if r.larger_is_better else "<="
+        value, target = f"{r.value:.2f} {r.unit}", f"{sign} {r.target:g} {r.unit}"
+        table.add_row(r.what, value, target, "yes" if r.met else "NO", r.detail)
+    Console(width=max(Console().width, 150)).print(table)
+    print(Device.detect().summary())
+    sys.exit(any(not r.met for r in results))
+
+
+if __name__ == "__main__":
+    main()
