@@ -1,13 +1,135 @@
-"""What this machine is."""
+"""What this machine is: processor, instruction sets, cores, memory, accelerators. It never fails: unknown is empty.
+
+Read from /proc/cpuinfo, sysctl or the Windows API, without starting anything native. What the installed libraries
+make of it is doctor.py's business.
+"""
+
+import platform
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+# Our name -> the names in Linux's /proc/cpuinfo and macOS's sysctl.
+_FEATURES = {
+    "AVX2": ("avx2",),
+    "AVX512": ("avx512f",),
+    "AVX512-VNNI": ("avx512_vnni", "avx512vnni"),
+    "AVX-VNNI": ("avx_vnni",),
+    "AMX-INT8": ("amx_int8",),
+    "NEON": ("asimd", "advsimd", "hw.optional.neon"),
+    "dotprod": ("asimddp", "feat_dotprod"),
+    "i8mm": ("i8mm", "feat_i8mm"),
+}
+_WINDOWS_AVX2, _WINDOWS_AVX512, _WINDOWS_DOTPROD = 40, 41, 43  # winnt.h: PF_*_INSTRUCTIONS_AVAILABLE
+_SECONDS = 3
 
 
-def cores():
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Facts of this machine. Memory in bytes; `cores` are physical ones."""
+
+    system: str
+    cpu: str
+    machine: str
+    cores: int
+    threads: int
+    features: tuple[str, ...]
+    memory: int
+    free: int
+    metal: bool
+    cuda: tuple[str, ...]
+
+    @classmethod
+    def detect(cls) -> "Device":
+        import psutil
+
+        cpu, words = _processor()
+        memory = psutil.virtual_memory()
+        return cls(
+            system=f"{platform.system()} {platform.release()}",
+            cpu=cpu or platform.processor() or platform.machine(),
+            machine=platform.machine(),
+            cores=cores(),
+            threads=psutil.cpu_count() or 1,
+            features=tuple(name for name, keys in _FEATURES.items() if any(key in words for key in keys)),
+            memory=int(memory.total),
+            free=int(memory.available),
+            metal=sys.platform == "darwin" and platform.machine() == "arm64",
+            cuda=_cuda(),
+        )
+
+    def summary(self) -> str:
+        """One line for a report: processor, cores, instruction sets, memory."""
+        features = ", ".join(self.features) or "no known instruction sets"
+        return f"{self.cpu}, {self.cores} cores, {features}, {self.memory / 1e9:.0f} GB, {self.system}"
+
+
+@cache
+def cores() -> int:
+    """Physical cores that this process may use: the threads that a model gets by default."""
     import psutil
 
-    return psutil.cpu_count(logical=False) or 1
+    usable = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else psutil.cpu_count()
+    return max(1, min(psutil.cpu_count(logical=False) or 1, usable or 1))
 
 
-def free_memory():
+def free_memory() -> int:
+    """Bytes of RAM that can be had without swapping."""
     import psutil
 
-    return psutil.virtual_memory().available
+    return int(psutil.virtual_memory().available)
+
+
+def parse_cpuinfo(text: str) -> tuple[str, set[str]]:
+    """Processor name and feature words of /proc/cpuinfo, on x86-64 and on Arm."""
+    name = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", text, re.MULTILINE)
+    features = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
+    return name[1].strip() if name else "", set(features[1].split()) if features else set()
+
+
+def _processor() -> tuple[str, set[str]]:
+    if sys.platform == "linux":
+        try:
+            return parse_cpuinfo(Path("/proc/cpuinfo").read_text("utf-8", "replace"))
+        except OSError:
+            return "", set()
+    if sys.platform == "darwin":
+        return _sysctl()
+    if sys.platform == "win32":
+        return platform.processor(), _windows_features()
+    return "", set()
+
+
+def _sysctl() -> tuple[str, set[str]]:
+    """On Apple silicon each feature is a key with the value 1; on Intel they are words."""
+    lines = dict(
+        line.split(": ", 1) for line in _output("sysctl", "machdep.cpu", "hw.optional").splitlines() if ": " in line
+    )
+    words = {key.rsplit(".", 1)[-1].lower() for key, value in lines.items() if value == "1"}
+    for key in ("machdep.cpu.features", "machdep.cpu.leaf7_features"):
+        words |= set(lines.get(key, "").lower().split())
+    return lines.get("machdep.cpu.brand_string", ""), words
+
+
+def _windows_features() -> set[str]:
+    import ctypes
+
+    present = ctypes.windll.kernel32.IsProcessorFeaturePresent  # type: ignore[attr-defined,unused-ignore]
+    numbers = {_WINDOWS_AVX2: "avx2", _WINDOWS_AVX512: "avx512f", _WINDOWS_DOTPROD: "asimddp"}
+    return {word for number, word in numbers.items() if present(number)}
+
+
+def _cuda() -> tuple[str, ...]:
+    """Names of NVIDIA devices, as the driver's own tool lists them."""
+    return tuple(re.findall(r"^GPU \d+: (.+?)(?: \(UUID.*)?$", _output("nvidia-smi", "-L"), re.MULTILINE))
+
+
+def _output(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout if done.returncode == 0 else ""

@@ -1,7 +1,7 @@
 """What the engines tell their callers while they work: four typed events.
 
-An engine yields them and raises an `EdgemmError` when it fails; a door (command line, server, terminal screen) translates them. Nothing here
-knows who listens.
+An engine yields them, and raises an `EdgemmError` when it fails; a door (command line, server, terminal screen)
+translates them. Nothing here knows who listens.
 """
 
 from dataclasses import dataclass

@@ -187,7 +187,7 @@ def remove(name: str) -> int:
     folder = paths.store() / paths.check_name(name)
     size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
     with disk_errors(folder):
-        trash = _scratch(name, "removed")
+        trash = scratch(name, "removed")
         folder.rename(trash)  # one step, so that a killed `rm` leaves no half package
         shutil.rmtree(trash)
     return size
@@ -198,7 +198,7 @@ def staged(name: str) -> Iterator[Path]:
     """A folder to fill. On a clean exit it replaces `<store>/<name>` in one rename; on any error it is deleted."""
     paths.check_name(name)
     recover()
-    folder = _scratch(name, f"new.{os.getpid()}")
+    folder = scratch(name, "new")
     with disk_errors(folder):
         folder.mkdir(parents=True)
     try:
@@ -251,10 +251,10 @@ def recover() -> None:
     for folder in root.glob("*~*") if root.is_dir() else ():
         name, _, state = folder.name.partition("~")
         target = paths.store() / name
-        with suppress(OSError):
-            if state == "old" and not target.exists():
-                folder.rename(target)
-            elif not state.startswith("new.") or not psutil.pid_exists(int(state[4:])):
+        with suppress(OSError, ValueError):
+            if state == "old":
+                shutil.rmtree(folder) if target.exists() else folder.rename(target)
+            elif not psutil.pid_exists(int(state.rpartition(".")[2] or 0)):
                 shutil.rmtree(folder)
 
 
@@ -341,6 +341,11 @@ def _remembered(folder: Path) -> dict[str, list[int | str]]:
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
+
+
+def scratch(name: str, state: str) -> Path:
+    """The path of a free working folder for `name`, which `recover` deletes when this process has died."""
+    return _scratch(name, f"{state}.{os.getpid()}")
 
 
 def _scratch(name: str, state: str) -> Path:

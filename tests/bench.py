@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from edgemm.backends.worker import LoadOptions, Worker
-from edgemm.device import Device, cores
 from rich.console import Console
 from rich.table import Table
 
 from edgemm.backends import Sampling
 from edgemm.backends.ort import pad
+from edgemm.backends.worker import LoadOptions, Worker
+from edgemm.device import Device, cores
 from edgemm.embed import EmbedOptions
 from edgemm.events import Done
 from edgemm.models import find, open_embedder

@@ -15,7 +15,7 @@ from edgemm.package import Inputs
 from edgemm.tokenizer import Overflow, Tokenizer
 
 DIMENSIONS = 16
-WORDS = "the cat sat on a mat and dog ran".split()
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran"]
 
 
 @pytest.fixture(scope="module")

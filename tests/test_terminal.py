@@ -67,5 +67,7 @@ def test_human_bytes(count: float, text: str) -> None:
 
 
 def test_describe_names_both_numbers() -> None:
-    assert terminal.describe(Progress("download", 41_000_000, 100_000_000, "B")) == "download: 41 % (41.0 MB / 100.0 MB)"
+    assert (
+        terminal.describe(Progress("download", 41_000_000, 100_000_000, "B")) == "download: 41 % (41.0 MB / 100.0 MB)"
+    )
     assert terminal.describe(Progress("embed", 1500, 0, "lines")) == "embed: (1,500 lines)"

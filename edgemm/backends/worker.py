@@ -99,7 +99,7 @@ class Worker:
         import numpy as np
 
         _, raw = self._ask("encode", rows=[list(row) for row in rows])
-        return np.frombuffer(raw, np.float32).reshape(len(rows), -1)
+        return np.frombuffer(raw, np.float32).reshape(len(rows), -1).copy()
 
     def cancel(self) -> None:
         """End the running `generate`. Safe from a signal handler: it takes no lock that `generate` holds."""
@@ -235,7 +235,7 @@ class _Child:
         self.finished = True
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
         environment = os.environ | {"GGML_NO_BACKTRACE": "1", "PYTHONPATH": _python_path()}
-        flags = subprocess.CREATE_NEW_PROCESS_GROUP if sys.platform == "win32" else 0
+        flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # Windows: Ctrl-C is the parent's to handle
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "edgemm.backends.worker"],
             stdin=subprocess.PIPE,
@@ -345,7 +345,7 @@ def _load_request(path: Path, options: LoadOptions) -> dict[str, Any]:
 
 def _decoded_error(frame: dict[str, Any]) -> EdgemmError:
     kind = getattr(errors, str(frame["kind"]), EdgemmError)
-    return kind(frame["what"], frame["why"], frame["fix"])  # type: ignore[no-any-return]
+    return kind(frame["what"], frame["why"], frame["fix"])
 
 
 def _python_path() -> str:
@@ -372,8 +372,7 @@ class _Server:
             try:
                 self._serve(request)
             except EdgemmError as error:
-                fields = {"what": error.what, "why": error.why, "fix": error.fix}
-                self._send("error", kind=type(error).__name__, **fields)
+                self._send("error", kind=type(error).__name__, what=error.what, why=error.why, fix=error.fix)
             except Exception as error:
                 why = f"{type(error).__name__}: {error}"
                 self._send("error", kind=BadFile.__name__, what="model", why=why, fix="try another model")

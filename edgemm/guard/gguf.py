@@ -87,7 +87,7 @@ class GGUFHeader:
 
 
 def check_gguf(path: Path) -> GGUFHeader:
-    """Read the header of `path`. Raises `BadFile` for a file that is damaged or lies, `Unsupported` for a strange one."""
+    """Read and check the header of `path`. Raises `BadFile` for a damaged or lying file, or `Unsupported`."""
     with disk_errors(path), open(path, "rb") as file:
         size = file.seek(0, 2)
         if size < 24:

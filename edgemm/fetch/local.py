@@ -1,0 +1,119 @@
+"""Putting files that are already on this disk into the store: as a checkpoint, or as a package around a GGUF.
+
+Files are copied, never moved, into a hidden folder that one rename publishes.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgemm import __version__, guard, package, paths
+from edgemm.errors import BadFile, Unsupported, disk_errors
+from edgemm.events import Note, Progress
+from edgemm.guard.gguf import ENCODERS
+from edgemm.package import ChatFormat, MadeBy, Manifest, Package, Quantization, Source
+
+SOURCE = "source.json"
+_CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.txt", "*.md", "*.model", "*/config.json", "LICENSE*")
+
+
+def add(path: Path) -> Iterator[Progress | Note | Package | Path]:
+    """Copy a checkpoint folder, a package folder or a .gguf file into the store."""
+    name = paths.check_name(path.resolve().stem if path.is_file() else path.resolve().name)
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise Unsupported(path, "is not a .gguf file", "give a .gguf file, or a checkpoint folder")
+        yield gguf_package(path, name.lower(), str(path.name), "", "")
+    elif (path / package.MANIFEST).is_file():
+        yield _copy_package(path)
+    else:
+        yield _copy_checkpoint(path, name)
+
+
+def gguf_package(path: Path, name: str, source: str, revision: str, licence: str) -> Package:
+    """A package around a copy of the GGUF file `path`, after the guard has seen it."""
+    header = guard.check_gguf(path)
+    if header.architecture in ENCODERS:
+        raise Unsupported(path, "is an embedding model", "convert its checkpoint, so that it is verified")
+    with package.staged(name) as folder:
+        with disk_errors(folder):
+            shutil.copyfile(path, folder / path.name)
+        if header.chat_template:
+            package.write_text(folder / "chat_template.jinja", header.chat_template)
+        manifest = Manifest(
+            name=name,
+            task="chat",
+            architecture=header.architecture,
+            source=Source(source, revision, licence or str(header.metadata.get("general.license", ""))),
+            quantization=Quantization("as-published", round(header.bits_per_weight, 3), "as in the published file"),
+            made_by=MadeBy(__version__, "edgemm pull"),
+            chat=ChatFormat(header.context_length),
+        )
+        written = package.write_manifest(folder, manifest)
+    return Package(paths.store() / name, written)
+
+
+@contextmanager
+def incoming_checkpoint(name: str) -> Iterator[Path]:
+    """A folder to fill; on a clean exit it becomes the checkpoint `name`."""
+    with scratch_folder(name) as folder:
+        yield folder
+        target = paths.checkpoints() / paths.check_name(name)
+        with disk_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                shutil.rmtree(target)
+            folder.rename(target)
+
+
+@contextmanager
+def scratch_folder(name: str) -> Iterator[Path]:
+    """A folder for files on their way into the store, deleted at the end in any case."""
+    folder = package.scratch(paths.check_name(name), "incoming")
+    with disk_errors(folder):
+        folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def note_source(folder: Path, identity: str, revision: str, licence: str) -> None:
+    """Leave source.json beside a checkpoint, for the manifest of what is made from it."""
+    content = {"id": identity, "revision": revision, "licence": licence}
+    package.write_text(folder / SOURCE, json.dumps(content, indent=1) + "\n")
+
+
+def _copy_package(path: Path) -> Package:
+    source = package.open_package(path)
+    with package.staged(source.name) as folder:
+        for entry in source.manifest.files:
+            target = folder / entry.path
+            with disk_errors(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path / entry.path, target)
+        shutil.copyfile(path / package.MANIFEST, folder / package.MANIFEST)
+        copied = package.read_package(folder)
+        package.verify(copied)
+    return Package(paths.store() / source.name, copied.manifest)
+
+
+def _copy_checkpoint(path: Path, name: str) -> Path:
+    if not (path / "config.json").is_file():
+        raise BadFile(path, "holds neither config.json nor manifest.json", "give the folder of a checkpoint or package")
+    with incoming_checkpoint(name) as folder:
+        for source in sorted({p for pattern in _CHECKPOINT_FILES for p in path.glob(pattern) if p.is_file()}):
+            target = folder / source.relative_to(path)
+            with disk_errors(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+        if not (folder / SOURCE).is_file():
+            note_source(folder, name, "", "")
+    return paths.checkpoints() / name
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder of partial downloads that is no longer needed."""
+    shutil.rmtree(folder, ignore_errors=True)
