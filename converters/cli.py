@@ -1,6 +1,5 @@
 """`edgemm convert`: the one command of this package, joined by the entry point `edgemm.commands`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +30,7 @@ def command(
     package = terminal.finish(convert(folder, to, name, Options(accept_below_floor, oracle)))
     content = package.report()
     if as_json:
-        typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
+        terminal.print_json(content)
         return
     typer.echo(terminal.safe(report.card(package.manifest, content)))
     terminal.note(f"{package.name}: {terminal.human_bytes(package.manifest.bytes)} in {package.path}")

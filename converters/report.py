@@ -23,6 +23,7 @@ _LABELS = {
     "tokens_per_second": "speed, tokens/s",
     "convert_seconds": "conversion, s",
 }
+_TASKS = {"embed": "An embedding model", "chat": "A chat model"}
 _PERCENT = {"top10_overlap", "tokenizer_agreement", "size_ratio"}
 _LIBRARIES = ("edgemm", "numpy", "onnx", "onnxruntime", "gguf", "llama-cpp-python", "tokenizers")
 
@@ -54,7 +55,7 @@ def card(manifest: Manifest, content: dict[str, Any]) -> str:
     lines = [
         f"# {manifest.name}",
         "",
-        f"A {manifest.task} model ({manifest.architecture}) made by edgemm {manifest.made_by.version}.",
+        f"{_TASKS[manifest.task]} ({manifest.architecture}), made by edgemm {manifest.made_by.version}.",
         "",
         *facts,
         "",

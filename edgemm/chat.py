@@ -6,8 +6,9 @@ when it is not. This module knows no terminal, no file and no model format.
 
 from collections.abc import Iterator, Sequence
 
-from edgemm.backends import Generator, Message, Sampling
-from edgemm.events import Done, Progress, Token
+from edgemm.backends import Generator, Sampling
+from edgemm.events import Done, Note, Progress, Token
+from edgemm.prompt import Message
 
 
 class Chat:
@@ -18,15 +19,17 @@ class Chat:
         self.sampling = sampling or Sampling()
         self.messages: list[Message] = [{"role": "system", "content": system}] if system else []
 
-    def send(self, text: str) -> Iterator[Progress | Token | Done]:
+    def send(self, text: str) -> Iterator[Progress | Note | Token | Done]:
         """Ask, and stream the answer. Raises `PromptTooLong` before anything is added to the transcript.
 
         However the stream ends (end token, `stop()`, a closed iterator, a dead model), the question and the text
         that has arrived are kept.
         """
         question: Message = {"role": "user", "content": text}
-        tokens = self._generator.prompt([*self.messages, question])
-        events = self._generator.generate(tokens, self.sampling)
+        prompt = self._generator.prompt([*self.messages, question])
+        if prompt.note:
+            yield Note(prompt.note)
+        events = self._generator.generate(prompt.tokens, self.sampling)
         answer: list[str] = []
         started = False
         try:

@@ -4,24 +4,20 @@ Commands of other packages (`convert`) join through the entry-point group `edgem
 imported before the command that needs it runs, so that `edgemm --help` stays instant.
 """
 
-import contextlib
-import json
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgemm import __version__, terminal
+from edgemm import __version__, plain, terminal
 from edgemm.backends import Sampling
 from edgemm.errors import Cancelled, EdgemmError, UsageError
-from edgemm.events import Done, Progress, Token
+from edgemm.events import Progress
 
 if TYPE_CHECKING:
     from edgemm.chat import Chat
@@ -85,7 +81,7 @@ def run(
         raise UsageError("run", "there is no prompt", 'give one: edgemm run "your question"')
     sampling = Sampling(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
     with _open_chat(model, system, sampling, ctx, threads) as chat:
-        done = _answer(chat, text, as_json)
+        done = plain.answer(chat, text, as_json=as_json)
     if done is not None and done.reason == "cancelled":
         raise Cancelled("run", "stopped", "what was answered so far is above")
 
@@ -94,7 +90,9 @@ def run(
 def chat(
     model: ChatModel = CHAT_MODEL,
     system: System = "",
-    plain: Annotated[bool, typer.Option("--plain", help="Line mode: no boxes, no redraw; for any terminal.")] = True,
+    line_mode: Annotated[
+        bool, typer.Option("--plain", help="Line mode, for any terminal; today the only mode.")
+    ] = True,
     max_tokens: MaxTokens = _DEFAULT.max_tokens,
     temperature: Temperature = _DEFAULT.temperature,
     top_k: TopK = _DEFAULT.top_k,
@@ -108,13 +106,7 @@ def chat(
     """Chat line by line. /help lists the commands; Ctrl-C stops an answer, Ctrl-D leaves."""
     sampling = Sampling(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
     with _open_chat(model, system, sampling, ctx, threads) as conversation:
-        terminal.note(f"{model}: type a message, /help for commands, Ctrl-D to leave")
-        for line in _lines():
-            if line.startswith("/"):
-                if not _command(conversation, line):
-                    return
-            elif line.strip():
-                _turn(conversation, line)
+        plain.converse(conversation, model)
 
 
 @app.command()
@@ -135,7 +127,7 @@ def embed(
     sink = vectors.open_sink(out)
     source = vectors.Files(files) if files else vectors.Lines(sys.stdin)
     _prepare(model)
-    with open_embedder(model, EmbedOptions(threads=threads)) as embedder, sink, terminal.progress() as bar:
+    with open_embedder(model, EmbedOptions(threads=threads)) as embedder, sink, terminal.ProgressBar() as bar:
         for batch in vectors.embed_all(embedder, source, Kind.QUERY if query else Kind.DOCUMENT):
             sink.write(batch)
             bar.show(Progress("embed", sink.count, source.total, source.unit))
@@ -149,8 +141,13 @@ def pull(
     """Download a model (the only command that uses the network), or copy a local one into the store."""
     from edgemm import fetch
 
-    result = terminal.finish(fetch.pull(name))
-    print(terminal.safe(str(result)))
+    arrived: Iterator[Package | Path] = terminal.results(fetch.pull(name))
+    for result in arrived:
+        if isinstance(result, Path):
+            print(terminal.safe(f"{result.name}: checkpoint in {result}, ready for `edgemm convert {result.name}`"))
+        else:
+            size = terminal.human_bytes(result.manifest.bytes)
+            print(terminal.safe(f"{result.name}: {result.manifest.task} model, {size}, ready"))
 
 
 @app.command("list")
@@ -168,7 +165,7 @@ def list_(
         models = [
             {"name": p.name, "task": p.manifest.task, "bytes": p.manifest.bytes, "path": str(p.path)} for p in here
         ]
-        _print_json({"packages": models, "checkpoints": waiting, "catalog": [asdict(row) for row in rows]})
+        terminal.print_json({"packages": models, "checkpoints": waiting, "catalog": [asdict(row) for row in rows]})
         return
     if not here and not waiting and not rows:
         terminal.note("the store is empty — run `edgemm pull starter`, or see `edgemm list --all`")
@@ -187,7 +184,7 @@ def show(name: Annotated[str, typer.Argument(help="A package.")], as_json: Json 
     """What a package is, where it came from and how it compares with its checkpoint."""
     found = _located(name)
     if as_json:
-        _print_json({"manifest": asdict(found.manifest), "report": found.report()})
+        terminal.print_json({"manifest": asdict(found.manifest), "report": found.report()})
         return
     card = found.path / "README.md"
     print(terminal.safe(card.read_text("utf-8")) if card.is_file() else _summary(found))
@@ -220,7 +217,7 @@ def doctor(as_json: Json = False) -> None:
 
     found = examine()
     if as_json:
-        _print_json(asdict(found))
+        terminal.print_json(asdict(found))
     else:
         _print_table(("WHAT", "FOUND", "REMARK"), rows(found))
 
@@ -296,85 +293,6 @@ def _open_chat(model: str, system: str, sampling: Sampling, ctx: int, threads: i
     return open_chat(model, ChatOptions(ctx, threads, system, sampling))
 
 
-def _answer(chat: "Chat", text: str, as_json: bool = False) -> Done | None:
-    """Stream one answer to stdout; Ctrl-C ends it and keeps what was said."""
-    done = None
-    with _ctrl_c(chat), terminal.progress() as bar:
-        for event in chat.send(text):
-            if as_json:
-                _print_json({"event": type(event).__name__.lower()} | asdict(event), indent=None)
-            elif isinstance(event, Progress):
-                bar.show(event)
-            elif isinstance(event, Token):
-                bar.close()
-                sys.stdout.write(terminal.safe(event.text))
-                sys.stdout.flush()
-            if isinstance(event, Done):
-                done = event
-    if not as_json:
-        print(flush=True)
-    return done
-
-
-@contextlib.contextmanager
-def _ctrl_c(chat: "Chat") -> Iterator[None]:
-    """The first Ctrl-C asks the model to stop, the second one leaves at once."""
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        chat.stop()
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _lines() -> Iterator[str]:
-    """Lines typed at the prompt until Ctrl-D; Ctrl-C clears the line."""
-    prompt = "> " if sys.stdin.isatty() else ""
-    while True:
-        try:
-            yield input(prompt)
-        except KeyboardInterrupt:
-            print(file=sys.stderr)
-        except EOFError:
-            return
-
-
-def _turn(chat: "Chat", line: str) -> None:
-    """One question and its answer; an error is shown and the chat goes on."""
-    try:
-        done = _answer(chat, line)
-    except EdgemmError as error:
-        terminal.note(f"edgemm: {error}")
-        return
-    if done is not None:
-        terminal.note(
-            f"[{done.generated_tokens} tokens, {done.tokens_per_second:.1f}/s, prompt {done.prompt_tokens}"
-            f" ({done.reused_tokens} reused), {done.reason}]"
-        )
-
-
-def _command(chat: "Chat", line: str) -> bool:
-    """Obey a slash command; False: leave."""
-    match line.split():
-        case ["/exit" | "/quit"]:
-            return False
-        case ["/clear"]:
-            chat.restart([m for m in chat.messages if m["role"] == "system"])
-            terminal.note("a new conversation")
-        case ["/history"]:
-            for message in chat.messages:
-                print(f"{message['role']}: {terminal.safe(message['content'])}")
-        case ["/help"]:
-            terminal.note("/clear: start again   /history: what was said   /exit: leave   Ctrl-C: stop an answer")
-        case _:
-            terminal.note(f"unknown command {line.split()[0]} — see /help")
-    return True
-
-
 def _located(name: str) -> "Package":
     from edgemm import models, package
     from edgemm.errors import UnknownModel
@@ -397,10 +315,6 @@ def _summary(found: "Package") -> str:
         "folder": str(found.path),
     }
     return terminal.safe("\n".join([m.name, *(f"  {key:<13} {value}" for key, value in facts.items())]))
-
-
-def _print_json(value: Any, indent: int | None = 1) -> None:
-    print(json.dumps(value, indent=indent, ensure_ascii=False, default=str), flush=True)
 
 
 def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -217,7 +217,8 @@ def write_manifest(folder: Path, manifest: Manifest, report: dict[str, Any] | No
     if card:
         write_text(folder / CARD, card)
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    entries = tuple(FileEntry(n, (folder / n).stat().st_size, sha256(folder / n)) for n in names if n != MANIFEST)
+    listed = [n for n in names if n not in (MANIFEST, _VERIFIED)]
+    entries = tuple(FileEntry(n, (folder / n).stat().st_size, sha256(folder / n)) for n in listed)
     complete = Manifest(**{f.name: getattr(manifest, f.name) for f in fields(manifest)} | {"files": entries})
     write_text(folder / MANIFEST, json.dumps(asdict(complete), indent=1, ensure_ascii=False) + "\n")
     return complete

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from edgemm.backends import Message
-
+Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 SECONDS = 1.0
 _MAX_SOURCE = 64 << 10
 _MAX_OPERAND = 1 << 20

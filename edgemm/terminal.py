@@ -4,10 +4,10 @@ Text is stripped of control sequences, progress and notes go to stderr, data to 
 events, and nothing about what produces them.
 """
 
+import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,6 +46,12 @@ def human_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     raise AssertionError("unreachable")
+
+
+def print_json(value: Any, indent: int | None = 1) -> None:
+    """`value` as JSON on stdout; control characters are escaped by the format itself."""
+    sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()
 
 
 def console(stderr: bool = False) -> "Console":
@@ -103,25 +109,23 @@ def describe(event: Progress) -> str:
     return f"{event.stage}: {share}({_amount(event)})"
 
 
-@contextmanager
-def progress() -> Iterator[ProgressBar]:
+def results(events: Iterator[Progress | Note | _T]) -> Iterator[_T]:
+    """Show progress and notes of `events` on stderr, and pass on what is neither."""
     with ProgressBar() as bar:
-        yield bar
-
-
-def finish(events: Iterator[Progress | Note | _T]) -> _T:
-    """Show progress and notes of `events` on stderr, and return the last event, which is the result."""
-    result: list[_T] = []
-    with progress() as bar:
         for event in events:
             if isinstance(event, Progress):
                 bar.show(event)
-            elif isinstance(event, Note):
-                bar.close()
+                continue
+            bar.close()
+            if isinstance(event, Note):
                 note(event.text)
             else:
-                result = [event]
-    return result[-1]
+                yield event
+
+
+def finish(events: Iterator[Progress | Note | _T]) -> _T:
+    """The last of `results`: what a piece of work ends with."""
+    return list(results(events))[-1]
 
 
 def _amount(event: Progress) -> str:

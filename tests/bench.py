@@ -62,7 +62,7 @@ def decode() -> Result:
     path = find(CHAT).file(".gguf")
     assert path is not None
     worker = Worker(path, LoadOptions(context=1024))
-    prompt = worker.prompt([{"role": "user", "content": "Tell me a long story about the sea."}])
+    prompt = worker.prompt([{"role": "user", "content": "Tell me a long story about the sea."}]).tokens
     sampling = Sampling(max_tokens=DECODE_TOKENS, temperature=0, repetition_penalty=1.0)
     bare = BareLoop(path, prompt)
 

@@ -15,7 +15,8 @@ LAYERS = (
     ("guard", "tokenizer", "prompt", "image", "fetch"),
     ("backends",),
     ("embed", "vision", "classify", "sessions", "chat", "documents", "index", "search", "models", "doctor"),
-    ("vectors", "terminal", "server", "tui"),
+    ("terminal",),
+    ("vectors", "plain", "server", "tui"),
     ("cli", "__main__"),
 )
 # What converting may use of the runtime: everything below the doors.

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from edgemm.events import Done, Progress, Token
+from edgemm.prompt import Message
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +45,14 @@ class ModelInfo:
     has_template: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Token ids of a conversation. `note` says why the model's own template was not used, and is empty otherwise."""
+
+    tokens: list[int]
+    note: str = ""
+
+
 class Encoder(Protocol):
     """A model that turns token ids into one vector for each text. Safe to call from several threads."""
 
@@ -65,8 +72,8 @@ class Generator(Protocol):
         """Token ids of plain text; text that looks like a control token stays text."""
         ...
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a conversation in the model's own chat format, ready for the assistant's turn."""
+    def prompt(self, messages: Sequence[Message]) -> Prompt:
+        """A conversation in the model's own chat format, ready for the assistant's turn."""
         ...
 
     def generate(self, tokens: Sequence[int], sampling: Sampling) -> Iterator[Progress | Token | Done]:

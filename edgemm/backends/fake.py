@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemm.backends import Message, ModelInfo, Sampling
+from edgemm.backends import ModelInfo, Prompt, Sampling
 from edgemm.errors import PromptTooLong
 from edgemm.events import Done, Progress, Token
+from edgemm.prompt import Message
 
 
 class FakeGenerator:
@@ -26,8 +27,8 @@ class FakeGenerator:
     def tokenize(self, text: str) -> list[int]:
         return list(text.encode())
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        return [t for m in messages for t in self.tokenize(f"{m['role']}: {m['content']}\n")]
+    def prompt(self, messages: Sequence[Message]) -> Prompt:
+        return Prompt([t for m in messages for t in self.tokenize(f"{m['role']}: {m['content']}\n")])
 
     def generate(self, tokens: Sequence[int], sampling: Sampling) -> Iterator[Progress | Token | Done]:
         if len(tokens) >= self.info.context:

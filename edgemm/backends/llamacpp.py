@@ -15,10 +15,10 @@ import llama_cpp as llama
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemm.backends import Message, ModelInfo, Sampling
+from edgemm.backends import ModelInfo, Prompt, Sampling
 from edgemm.errors import BadFile, NotEnoughMemory, PromptTooLong
-from edgemm.events import Done, Note, Progress, Token
-from edgemm.prompt import render
+from edgemm.events import Done, Progress, Token
+from edgemm.prompt import Message, render
 
 MAX_BATCH = 512
 _FIRST_CHUNK = 64
@@ -63,15 +63,15 @@ class LlamaCpp:
             count = llama.llama_tokenize(self._vocab, raw, len(raw), ids, -count, add_special, parse_special)
         return list(ids[:count])
 
-    def prompt(self, messages: Sequence[Message]) -> tuple[list[int], Note | None]:
-        """Token ids of a conversation, and a note when the model's own template could not be used."""
+    def prompt(self, messages: Sequence[Message]) -> Prompt:
+        """A conversation by the model's own template."""
         bos, eos = llama.llama_vocab_bos(self._vocab), llama.llama_vocab_eos(self._vocab)
         template = self._template.decode("utf-8", "replace") if self._template else ""
         rendered = render(template, messages, self._specials, self._text(bos), self._text(eos))
         tokens = [t for piece in rendered.pieces for t in self.tokenize(piece.text, parse_special=piece.special)]
         if llama.llama_vocab_get_add_bos(self._vocab) and bos >= 0 and tokens[:1] != [bos]:
             tokens.insert(0, bos)
-        return tokens, Note(rendered.note) if rendered.note else None
+        return Prompt(tokens, rendered.note)
 
     def generate(
         self, tokens: Sequence[int], sampling: Sampling, cancelled: Callable[[], bool]

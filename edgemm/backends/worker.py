@@ -1,16 +1,14 @@
-"""llama.cpp in a child process: both ends of the pipe.
+"""A GGUF model in a child process: the parent's end of the pipe.
 
 Malformed models, bad grammars, asserts and a lack of memory end llama.cpp by abort() or exit(), which nothing in
 Python can catch; here they end a child, and the parent says why. One child holds one model and serves one request
-at a time. Frames are a length, JSON, and raw array bytes where there are any; nothing is pickled. The parent
-imports no native library. Started with subprocess, so that a user's script needs no `__main__` guard.
+at a time. No native library is imported here. The child (child.py) is started with subprocess, so that a user's script
+needs no `__main__` guard.
 """
 
-import json
 import os
 import queue
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -19,12 +17,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from edgemm import device, errors, guard
-from edgemm.backends import Message, ModelInfo, Sampling
-from edgemm.errors import BadFile, EdgemmError, ModelStopped, NotEnoughMemory, UsageError
-from edgemm.events import Done, Note, Progress, Token
+from edgemm.backends import ModelInfo, Prompt, Sampling
+from edgemm.backends.frames import Frame, read_frame, write_frame
+from edgemm.errors import EdgemmError, ModelStopped, NotEnoughMemory, UsageError
+from edgemm.events import Done, Progress, Token
+from edgemm.prompt import Message
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,8 +36,9 @@ _CANCEL_SECONDS = 0.7  # then the child is killed, so that Ctrl-C always works w
 _START_SECONDS = 300.0
 _DEATHS, _DEATHS_SECONDS = 2, 60.0
 _LOG_TAIL = 4096
-_MAX_FRAME = 1 << 30
-Frame = tuple[dict[str, Any], bytes]
+# OpenMP threads spin at every barrier. With libgomp's default of 300,000 rounds, one other busy program on the machine
+# makes a token take seconds; with 1,000 the speed on an idle machine is the same, and on a busy one sixty times higher.
+_SPIN = "1000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +72,10 @@ class Worker:
         reply, _ = self._ask("tokenize", text=text, add_special=add_special, parse_special=parse_special)
         return list(reply["tokens"])
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a conversation. `note` says so when the model's own template could not be used."""
+    def prompt(self, messages: Sequence[Message]) -> Prompt:
+        """See `Generator.prompt`."""
         reply, _ = self._ask("prompt", messages=list(messages))
-        self.note = str(reply["note"])
-        return list(reply["tokens"])
-
-    note = ""
+        return Prompt(reply["tokens"], reply["note"])
 
     def generate(self, tokens: Sequence[int], sampling: Sampling) -> Iterator[Progress | Token | Done]:
         """See `Generator.generate`. Closing the iterator cancels; a child that does not obey is killed."""
@@ -234,10 +232,10 @@ class _Child:
         self.cancelled_at: float | None = None
         self.finished = True
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
-        environment = os.environ | {"GGML_NO_BACKTRACE": "1", "PYTHONPATH": _python_path()}
+        environment = {"GOMP_SPINCOUNT": _SPIN} | os.environ | {"GGML_NO_BACKTRACE": "1", "PYTHONPATH": _python_path()}
         flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # Windows: Ctrl-C is the parent's to handle
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "edgemm.backends.worker"],
+            [sys.executable, "-P", "-m", "edgemm.backends.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -301,24 +299,6 @@ def explain_exit(code: int, cause: str) -> str:
     return f"model stopped: {cause or f'exit code {code}'}"
 
 
-def write_frame(stream: IO[bytes], message: dict[str, Any], raw: bytes = b"") -> None:
-    body = json.dumps(message, ensure_ascii=True).encode()
-    stream.write(struct.pack("<II", len(body), len(raw)) + body + raw)
-    stream.flush()
-
-
-def read_frame(stream: IO[bytes]) -> Frame | None:
-    """The next frame, or None at the end of the stream. Raises `ValueError` for a frame that is none."""
-    head = stream.read(8)
-    if len(head) < 8:
-        return None
-    sizes = struct.unpack("<II", head)
-    if max(sizes) > _MAX_FRAME:
-        raise ValueError("frame too large")
-    body, raw = stream.read(sizes[0]), stream.read(sizes[1])
-    return json.loads(body), raw
-
-
 def _load_request(path: Path, options: LoadOptions) -> dict[str, Any]:
     """Check the file and the memory before any native code runs."""
     header = guard.check_gguf(path)
@@ -352,81 +332,3 @@ def _python_path() -> str:
     """The child finds edgemm where the parent found it, installed or not."""
     here = str(Path(__file__).resolve().parents[2])
     return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
-
-
-class _Server:
-    """The child's side: requests come in on a thread, so that a cancel is seen while the model works."""
-
-    def __init__(self, inbox: IO[bytes], outbox: IO[bytes]) -> None:
-        self._inbox, self._outbox = inbox, outbox
-        self._requests: queue.Queue[dict[str, Any]] = queue.Queue()
-        self._cancelled = -1
-        self._model: Any = None
-
-    def run(self) -> None:
-        threading.Thread(target=self._listen, daemon=True).start()
-        import edgemm.backends.llamacpp  # noqa: F401 - while the parent still checks the file
-
-        while True:
-            request = self._requests.get()
-            try:
-                self._serve(request)
-            except EdgemmError as error:
-                self._send("error", kind=type(error).__name__, what=error.what, why=error.why, fix=error.fix)
-            except Exception as error:
-                why = f"{type(error).__name__}: {error}"
-                self._send("error", kind=BadFile.__name__, what="model", why=why, fix="try another model")
-
-    def _listen(self) -> None:
-        while (frame := read_frame(self._inbox)) is not None:
-            if frame[0]["op"] == "cancel":
-                self._cancelled = frame[0]["id"]
-            else:
-                self._requests.put(frame[0])
-        os._exit(0)  # the parent is gone
-
-    def _serve(self, request: dict[str, Any]) -> None:
-        op, number = request.pop("op"), request.pop("id")
-        match op:
-            case "load":
-                self._load(request)
-            case "tokenize":
-                text = request.pop("text")
-                self._send("reply", tokens=self._model.tokenize(text, **request))
-            case "prompt":
-                tokens, note = self._model.prompt(request["messages"])
-                self._send("reply", tokens=tokens, note=note.text if isinstance(note, Note) else "")
-            case "generate":
-                sampling = Sampling(**request["sampling"] | {"stop": tuple(request["sampling"]["stop"])})
-                for event in self._model.generate(request["tokens"], sampling, lambda: self._cancelled == number):
-                    self._send(type(event).__name__.lower(), **asdict(event))
-            case "logits":
-                self._send("reply", self._model.logits().tobytes())
-            case "encode":
-                self._send("reply", self._model.encode(request["rows"]).tobytes())
-
-    def _load(self, request: dict[str, Any]) -> None:
-        from edgemm.backends.llamacpp import LlamaCpp
-
-        path = Path(request.pop("path"))
-        self._model = LlamaCpp(path, **request)
-        self._send("reply", info=asdict(self._model.info))
-
-    def _send(self, event: str, raw: bytes = b"", **fields: Any) -> None:
-        write_frame(self._outbox, {"event": event, **fields}, raw)
-
-
-def main() -> None:
-    """The child process: keep the pipe for frames alone, whatever native code prints."""
-    if sys.platform != "win32":
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    outbox = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    _Server(sys.stdin.buffer, outbox).run()
-
-
-if __name__ == "__main__":
-    main()
