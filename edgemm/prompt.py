@@ -100,6 +100,8 @@ def _bounded(chunks: Iterator[str], most: int) -> str:
         if length > most:
             raise TemplateFailed(f"wrote more than {most} characters")
         parts.append(chunk)
+    if not length:
+        raise TemplateFailed("wrote nothing")
     return "".join(parts)
 
 

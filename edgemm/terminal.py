@@ -49,8 +49,8 @@ def human_bytes(count: float) -> str:
 
 
 def print_json(value: Any, indent: int | None = 1) -> None:
-    """`value` as JSON on stdout; control characters are escaped by the format itself."""
-    sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=False, default=str) + "\n")
+    """`value` as ASCII JSON on stdout: no control character survives, C1 included."""
+    sys.stdout.write(json.dumps(value, indent=indent, default=str) + "\n")
     sys.stdout.flush()
 
 

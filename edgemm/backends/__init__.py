@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen. `temperature` 0 is greedy; `seed` None draws a new one each time."""
+    """How the next token is chosen. `temperature` 0 is greedy; `seed` None draws a new one each time.
+
+    The default temperature is low, because small models ramble above it.
+    """
 
     max_tokens: int = 512
-    temperature: float = 0.7
+    temperature: float = 0.3
     top_k: int = 40
     top_p: float = 0.95
     min_p: float = 0.05
