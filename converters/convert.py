@@ -6,7 +6,7 @@ verified: everything happens in a staged folder that one rename puts in place.
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -113,9 +113,14 @@ class Job:
     def maxima(self) -> dict[tuple[str, int], Array]:
         return channel_maxima(self.reference, self.rows(CALIBRATION))
 
-    def rows(self, texts: tuple[str, ...] | list[str]) -> list[list[int]]:
-        """Token ids, cut to the model's window (no text of ours is longer than a usual one)."""
-        return [t.rows[0] for t in self.tokenizer.encode(list(texts), self.max_tokens, Overflow.CUT)]
+    @property
+    def document_prefix(self) -> str:
+        return self.checkpoint.prompts.get("document", self.checkpoint.prompts.get("passage", ""))
+
+    def rows(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of `texts` as documents, cut to the model's window."""
+        prefixed = [self.document_prefix + text for text in texts]
+        return [t.rows[0] for t in self.tokenizer.encode(prefixed, self.max_tokens, Overflow.CUT)]
 
     def reference_vectors(self) -> Array:
         return self.reference.embed(self.rows(self.held_out))
@@ -155,7 +160,6 @@ class Job:
 
     def manifest(self, name: str) -> Manifest:
         """The manifest as far as it is known before the comparison."""
-        prompts = self.checkpoint.prompts
         return Manifest(
             name=name,
             task="embed",
@@ -168,8 +172,8 @@ class Job:
                 pooling=self.checkpoint.pooling,
                 normalize=self.checkpoint.normalize,
                 dimensions=self.sizes.hidden,
-                query_prefix=prompts.get("query", ""),
-                document_prefix=prompts.get("document", prompts.get("passage", "")),
+                query_prefix=self.checkpoint.prompts.get("query", ""),
+                document_prefix=self.document_prefix,
             ),
         )
 

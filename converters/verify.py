@@ -14,9 +14,9 @@ from converters.checkpoint import Array
 from converters.recipe import Floor
 from edgemm import models
 from edgemm.backends.worker import LoadOptions, Worker
-from edgemm.embed import Embedder
+from edgemm.embed import Embedder, EmbedOptions
 from edgemm.package import Package
-from edgemm.tokenizer import Tokenizer
+from edgemm.tokenizer import Overflow, Tokenizer
 
 NEIGHBOURS = 10
 
@@ -36,7 +36,7 @@ class Comparison:
 def compare(package: Package, texts: Sequence[str], reference: Array, floor: Floor) -> Comparison:
     """Run `package` on `texts` and compare with `reference`: float32 (len(texts), dimensions)."""
     started = time.perf_counter()
-    with models.open_embedder(package.path) as embedder:
+    with models.open_embedder(package.path, EmbedOptions(overflow=Overflow.CUT)) as embedder:
         loaded = time.perf_counter() - started
         metrics = similarity(embedder.embed(texts), reference) | {
             "batch_invariance": _batch_invariance(embedder, texts),

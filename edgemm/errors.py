@@ -101,6 +101,7 @@ def disk_errors(path: object) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        short_write = error.errno is None and "written" in str(error)  # numpy's own words, without a number
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or short_write:
             raise DiskFull(path, "the disk is full", "free some space and run the command again") from error
         raise BadFile(path, error.strerror or str(error), "check the path and its permissions") from error

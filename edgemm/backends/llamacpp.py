@@ -104,13 +104,14 @@ class LlamaCpp:
     def encode(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Pooled embeddings, not normalized: float32 (len(rows), dimensions)."""
         longest = max(map(len, rows))
-        if longest > self._n_ctx:
-            raise PromptTooLong("text", f"has {longest} tokens, this model takes {self._n_ctx}", "shorten or split it")
+        most = int(llama.llama_n_ubatch(self._context))  # an encoder reads a batch in one go
+        if longest > most:
+            raise PromptTooLong("text", f"has {longest} tokens, this model takes {most}", "shorten or split it")
         vectors = np.empty((len(rows), self.info.dimensions), np.float32)
         start = 0
         while start < len(rows):
             end, tokens = start, 0
-            while end < len(rows) and end - start < _MAX_SEQUENCES and tokens + len(rows[end]) <= self._n_ctx:
+            while end < len(rows) and end - start < _MAX_SEQUENCES and tokens + len(rows[end]) <= most:
                 tokens += len(rows[end])
                 end += 1
             self._encode_batch(rows[start:end], vectors[start:end])

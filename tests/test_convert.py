@@ -1,0 +1,212 @@
+"""Checkpoint to package, through the whole pipeline: four targets, one reference, floors, and nothing half-written."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_bert
+from conftest import Cli
+
+from converters.calibrate import CALIBRATION, HELD_OUT
+from converters.convert import Job, Options, convert
+from converters.recipe import RECIPES, Floor
+from converters.reference import Reference
+from converters.verify import similarity
+from edgemm import open_model, package
+from edgemm.backends.ort import OrtEncoder
+from edgemm.embed import Embedder
+from edgemm.errors import BelowFloor, EdgemmError, UsageError
+from edgemm.package import Package
+from edgemm.tokenizer import Tokenizer
+
+FAST = Options(oracle=False)
+targets = pytest.mark.parametrize("target", RECIPES)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return tiny_bert.write(tmp_path / "tiny-bert")
+
+
+def made(checkpoint: Path, target: str, **changes: object) -> Package:
+    events = list(convert(checkpoint, target, options=Options(oracle=False, **changes)))  # type: ignore[arg-type]
+    assert isinstance(events[-1], Package)
+    return events[-1]
+
+
+def reference(checkpoint: Path) -> tuple[Reference, Job]:
+    job = Job.read(checkpoint, RECIPES["onnx-fp32"])
+    return job.reference, job
+
+
+@targets
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_the_package_behaves_like_the_checkpoint(target: str, pooling: str, tmp_path: Path) -> None:
+    checkpoint = tiny_bert.write(tmp_path / "tiny-bert", pooling=pooling)
+    found = made(checkpoint, target)
+    oracle, job = reference(checkpoint)
+    texts = ["The cat sat on the mat.", "a dog", "ran!", "the " * 60]
+    with open_model(found.path) as model:
+        assert isinstance(model, Embedder)
+        vectors = model.embed(texts)
+    assert vectors.shape == (4, tiny_bert.HIDDEN)
+    least = {"onnx-fp32": 0.999999, "gguf-f16": 0.9999, "onnx-int8": 0.99, "gguf-q8_0": 0.99}[target]
+    assert similarity(vectors, oracle.embed(job.rows(texts)))["cosine_min"] > least
+
+
+@targets
+def test_manifest_report_and_card_are_complete(target: str, checkpoint: Path) -> None:
+    found = package.open_package(made(checkpoint, target).path)
+    manifest, report = found.manifest, found.report()
+    assert (manifest.name, manifest.task, manifest.architecture) == (f"tiny-bert-{target}", "embed", "bert")
+    assert manifest.inputs is not None
+    assert (manifest.inputs.max_tokens, manifest.inputs.pooling, manifest.inputs.dimensions) == (100, "mean", 64)
+    assert manifest.source.sha256["model.safetensors"] == package.sha256(checkpoint / "model.safetensors")
+    assert manifest.report is not None
+    assert manifest.report.passed
+    assert manifest.check is not None
+    assert len(manifest.check.output) == 8
+    assert report["metrics"]["cosine_mean"] >= report["floor"]["cosine_mean"]
+    assert report["texts"] == len(HELD_OUT)
+    assert ("tokenizer_agreement" in report["metrics"]) == target.startswith("gguf")
+    assert f"# {manifest.name}" in (found.path / "README.md").read_text()
+    assert 1 < manifest.quantization.bits_per_weight < 40
+
+
+@targets
+def test_the_same_checkpoint_gives_the_same_bytes(target: str, checkpoint: Path) -> None:
+    model = "model.gguf" if target.startswith("gguf") else "model.onnx"
+    first = package.sha256(made(checkpoint, target).path / model)
+    assert package.sha256(made(checkpoint, target).path / model) == first
+
+
+def test_int8_does_not_depend_on_batch_mates(checkpoint: Path) -> None:
+    report = made(checkpoint, "onnx-int8").report()
+    assert report["metrics"]["batch_invariance"] > 0.99999
+
+
+def test_prefixes_of_the_checkpoint_are_carried(checkpoint: Path) -> None:
+    prompts = {"prompts": {"query": "query: ", "passage": "passage: "}}
+    (checkpoint / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    inputs = made(checkpoint, "onnx-fp32").manifest.inputs
+    assert inputs is not None
+    assert (inputs.query_prefix, inputs.document_prefix) == ("query: ", "passage: ")
+
+
+def test_a_swapped_tokenizer_is_noticed(checkpoint: Path) -> None:
+    found = made(checkpoint, "onnx-fp32")
+    path = found.path / "tokenizer.json"
+    path.write_text(path.read_text().replace('"lowercase": true', '"lowercase": false'))
+    with pytest.raises(EdgemmError, match=r"tokenizer\.json: (needs|checksum)"):
+        open_model(found.path)
+
+
+def test_below_the_floor_nothing_is_kept(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    strict = Floor(cosine_mean=1.1, cosine_min=0.5)
+    recipe = RECIPES["onnx-int8"]
+    monkeypatch.setitem(
+        RECIPES, "onnx-int8", type(recipe)(**{f: getattr(recipe, f) for f in recipe.__slots__} | {"floor": strict})
+    )
+    with pytest.raises(BelowFloor, match=r"cosine_mean is [\d.]+, the floor is 1.1 .* --accept-below-floor"):
+        made(checkpoint, "onnx-int8")
+    assert not list(package.installed())
+    assert not list((home / ".partial").iterdir())
+    kept = made(checkpoint, "onnx-int8", accept_below_floor=True)
+    assert kept.manifest.report is not None
+    assert not kept.manifest.report.passed
+    assert "below the floor" in (kept.path / "README.md").read_text()
+
+
+def test_a_wrong_quantization_would_be_noticed() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(30, 16)).astype(np.float32)
+    noisy = vectors + rng.normal(size=vectors.shape).astype(np.float32)
+    assert similarity(vectors, vectors) == pytest.approx({"cosine_mean": 1, "cosine_min": 1, "top10_overlap": 1})
+    figures = similarity(noisy, vectors)
+    assert figures["cosine_mean"] < 0.9
+    assert figures["top10_overlap"] < 0.9
+
+
+def test_an_unknown_target_names_the_known_ones(checkpoint: Path) -> None:
+    with pytest.raises(UsageError, match="onnx-int8"):
+        list(convert(checkpoint, "tflite"))
+
+
+def test_the_text_sets_are_disjoint() -> None:
+    assert not set(CALIBRATION) & set(HELD_OUT)
+    assert min(len(CALIBRATION), len(HELD_OUT)) >= 50
+
+
+def test_a_conversion_replaces_the_package_of_that_name(checkpoint: Path) -> None:
+    first = made(checkpoint, "onnx-fp32")
+    before = (first.path / "manifest.json").stat().st_ino
+    assert (made(checkpoint, "onnx-fp32").path / "manifest.json").stat().st_ino != before
+    assert [p.name for p in package.installed()] == ["tiny-bert-onnx-fp32"]
+
+
+def test_the_command_prints_the_card_and_a_note(checkpoint: Path, cli: Cli) -> None:
+    config = tiny_bert.config(auto_map={"AutoModel": "x.Y"})
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    done = cli("convert", checkpoint, "--to", "onnx-int8", "--no-oracle")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("# tiny-bert-onnx-int8\n")
+    assert "auto_map" in done.stderr
+    done = cli("convert", checkpoint, "--to", "gguf-f16", "--no-oracle", "--json", "--out", "other")
+    assert json.loads(done.stdout)["passed"] is True
+
+
+def test_torch_and_transformers_are_never_imported(checkpoint: Path) -> None:
+    code = (
+        "import sys; sys.argv[0] = 'edgemm'\n"
+        "from edgemm.cli import main\n"
+        "try: main()\n"
+        "finally: print(*{m.split('.')[0] for m in sys.modules}, file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code, "convert", str(checkpoint), "--no-oracle"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert not {"torch", "transformers", "optimum", "pickle5"} & set(done.stderr.split())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no RLIMIT_FSIZE")
+@targets
+def test_a_full_disk_leaves_nothing(target: str, checkpoint: Path, home: Path) -> None:
+    code = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))\n"
+        "from edgemm.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "convert", str(checkpoint), "--to", target, "--no-oracle"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 4, done.stderr
+    assert "the disk is full" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(package.installed())
+    assert not list((home / ".partial").iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("delay", [0.2, 0.5, 0.7, 0.9, 1.1, 1.4])
+def test_an_interrupted_conversion_leaves_nothing(delay: float, checkpoint: Path, home: Path) -> None:
+    command = [sys.executable, "-m", "edgemm", "convert", str(checkpoint), "--no-oracle"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    time.sleep(delay)
+    os.kill(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode in (130, 0, -signal.SIGINT), stderr  # -SIGINT: Python was still starting, or ending
+    for each in package.installed():  # it may have been finished before the signal
+        package.verify(each)
+    assert not list((home / ".partial").glob("*"))
+
+
+def test_onnx_pads_without_effect(checkpoint: Path) -> None:
+    found = made(checkpoint, "onnx-fp32")
+    rows = Tokenizer(checkpoint / "tokenizer.json").ids(["the cat", "the cat sat on the mat and ran"])
+    encoder = OrtEncoder(found.path / "model.onnx")
+    together, alone = encoder.encode(rows), encoder.encode(rows[:1])
+    np.testing.assert_allclose(together[0], alone[0], atol=1e-6)
