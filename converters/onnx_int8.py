@@ -4,23 +4,23 @@ One scale for each token makes a text's vector independent of what shares its ba
 coarsen the others. Three more things keep the quality:
 - SmoothQuant (Xiao et al. 2022): activations are divided, weights multiplied, per input channel, so that outlier
   channels take less of the activation's range; measured on calibration texts.
-- GELU is never below -0.17: shifted by that floor its outputs need no sign, which is one more bit.
+- GELU is never below -0.17, so its outputs need 16 of the 256 levels below zero and not half of them.
 - Weights have one scale for each output column.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from converters.checkpoint import Array
 from converters.onnx_graph import Graph, Linear
 
-ALPHA = 0.55  # share of the outliers that moves into the weights
+ALPHA = 0.6  # share of the outliers that moves into the weights
 SMOOTHED = ("qkv", "attention_output", "up")  # not "down": its floor trick gains more, and a Mul is saved
-GELU_FLOOR = 0.17  # GELU's minimum is -0.16997
-FLOORS = {"gelu": GELU_FLOOR, "gelu_new": 0.1701, "relu": 0.0}
+FLOORS = {"gelu": 0.17, "gelu_new": 0.1701, "relu": 0.0}  # GELU's minimum is -0.16997
+_SYMMETRIC, _BELOW = 128, 16  # zero points: for signed values, and for values that are never below the floor
 _TINY = 1e-12
 
 
@@ -42,11 +42,8 @@ class Int8Linear:
         quantized = np.rint(weight / scale).astype(np.int8)
         if linear.role in SMOOTHED:
             x = graph.add("Mul", x, graph.constant((1 / smooth).astype(np.float32)))
-        if linear.role != "down":
-            return self._product(graph, x, quantized, scale, linear.bias, signed=True)
-        shift = (self.floor / smooth).astype(np.float32)
-        bias = linear.bias - shift @ (quantized * scale)  # takes the shift back, exactly
-        return self._product(graph, graph.add("Add", x, graph.constant(shift)), quantized, scale, bias, signed=False)
+        zero = _SYMMETRIC if linear.role != "down" else _BELOW if self.floor else 0
+        return self._product(graph, x, quantized, scale, linear.bias, zero)
 
     def _smoothing(self, linear: Linear) -> Array:
         """One factor for each input channel, with geometric mean 1."""
@@ -56,17 +53,16 @@ class Int8Linear:
         factor = largest**ALPHA / np.maximum(np.abs(linear.weight).max(axis=1), 1e-5) ** (1 - ALPHA)
         return np.asarray(factor / np.exp(np.log(factor).mean()), np.float32)
 
-    def _product(
-        self, graph: Graph, x: str, weight: onnx.TensorProto, scale: Array, bias: Array, *, signed: bool
-    ) -> str:
-        """x @ weight + bias, with rows as uint8: zero point 128 for `signed` values, 0 for others."""
+    def _product(self, graph: Graph, x: str, weight: NDArray[np.int8], scale: Array, bias: Array, zero: int) -> str:
+        """x @ weight + bias, with rows as uint8 around the zero point `zero`."""
         inputs, outputs = weight.shape
-        zero, levels = (128, 127) if signed else (0, 255)
+        signed, levels = zero == _SYMMETRIC, 255 - zero
+        least = self.floor / zero if zero and not signed else _TINY  # the floor itself must fit
         rows = graph.add("Reshape", x, graph.ints(-1, inputs))
         magnitude = graph.add("Abs", rows) if signed else rows
         largest = graph.add("ReduceMax", magnitude, graph.ints(-1), keepdims=0)
         per_level = graph.add("Mul", largest, graph.constant(np.float32(1 / levels)))
-        row_scale = graph.add("Max", per_level, graph.constant(np.float32(_TINY)))
+        row_scale = graph.add("Max", per_level, graph.constant(np.float32(least)))
         zeros = graph.add(
             "ConstantOfShape",
             graph.add("Shape", row_scale),

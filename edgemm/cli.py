@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CHAT_MODEL, EMBED_MODEL = "smollm2-135m-instruct", "all-minilm-l6-v2"
 _DEFAULT = Sampling()
+_INTERRUPTED = Cancelled("edgemm", "interrupted", "run the command again to go on")
 
 app = typer.Typer(
     name="edgemm",
@@ -241,11 +242,16 @@ def _main(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        return _report(Cancelled("edgemm", "interrupted", "run the command again to go on"))
+        return _report(_INTERRUPTED)
     except MemoryError:
         return _report(EdgemmError("edgemm", "out of memory", "close other programs or choose a smaller model"), 4)
     except Exception as error:
-        return _report(error)
+        return _report(_INTERRUPTED if _was_interrupted(error) else error)
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind `error`: in the middle of a native import it arrives as an ImportError."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or _was_interrupted(error.__context__))
 
 
 def _report(error: Exception, code: int | None = None) -> int:
