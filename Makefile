@@ -31,10 +31,10 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-fast: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not starter and not oracle"
+	$(BIN)/python -m pytest -n auto -m "not starter and not oracle"
 
 bench: $(INSTALLED)
 	$(BIN)/python tests/bench.py

@@ -237,7 +237,7 @@ def _main(arguments: list[str]) -> int:
         _join_commands()
         code = app(arguments, prog_name="edgemm", standalone_mode=False)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        return _report(_INTERRUPTED) if code == _INTERRUPTED.exit_code else int(code or 0)
     except BrokenPipeError:  # `edgemm run ... | head -1`: the reader has all that it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -183,8 +183,11 @@ def installed() -> Iterator[Package]:
 
 
 def remove(name: str) -> int:
-    """Delete a package and return the bytes that were freed."""
-    folder = paths.store() / paths.check_name(name)
+    """Delete the package or checkpoint `name` and return the bytes that were freed. Raises `UnknownModel`."""
+    places = (paths.store() / paths.check_name(name), paths.checkpoints() / name)
+    folder = next((place for place in places if place.is_dir()), None)
+    if folder is None:
+        raise UnknownModel(name, "is not in the store", "see `edgemm list`")
     size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
     with disk_errors(folder):
         trash = scratch(name, "removed")

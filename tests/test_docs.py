@@ -15,7 +15,7 @@ COMMANDS = [line.split("#")[0].strip() for line in USE.splitlines() if re.match(
 
 
 def test_the_tree_lists_every_module_and_nothing_else() -> None:
-    listed = set(re.findall(r"^ {4}((?:edgemm|converters)/\S+\.py) ", README, re.MULTILINE))
+    listed = set(re.findall(r"^ {4}((?:edgemm|converters)/\S+\.py)\b", README, re.MULTILINE))
     there = {
         path.relative_to(ROOT).as_posix()
         for package in ("edgemm", "converters")

@@ -47,7 +47,8 @@ def test_no_damaged_file_kills_this_process(tmp_path: Path) -> None:
     data = tiny_gguf.write(tmp_path / "good.gguf").read_bytes()
     rng, path, outcomes = random.Random(SEED), tmp_path / "mutant.gguf", Counter[str]()
     for number in range(FILES):
-        path.write_bytes(tiny_gguf.MUTATIONS[number % 4](data, rng))
+        mutate = tiny_gguf.flip_weights if number % 10 == 0 else tiny_gguf.MUTATIONS[number % 3]
+        path.write_bytes(mutate(data, rng))
         outcomes[outcome(path)] += 1
     print(f"{FILES} damaged GGUF files, seed {SEED}: {dict(outcomes)}")
     assert "\n" not in outcomes

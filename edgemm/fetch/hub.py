@@ -80,21 +80,16 @@ def pull(reference: Reference, name: str, licence: str) -> Iterator[Progress | N
 def _info(reference: Reference) -> Any:
     """What the hub says about the repository at this revision."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         return HfApi().model_info(reference.repository, revision=reference.revision, files_metadata=True)
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         fix = "check the spelling; a gated model needs HF_TOKEN"
         raise UnknownModel(str(reference), "the hub has no such repository or revision", fix) from error
-    except (HfHubHTTPError, OSError) as error:
-        raise Offline(str(reference), f"the hub does not answer ({_first(error)})", "try again later") from error
-    except Exception as error:
-        if type(error).__module__.split(".")[0] in ("httpx", "requests", "urllib3"):  # the library's HTTP client
-            raise Offline(
-                str(reference), f"the hub cannot be reached ({_first(error)})", "check the network"
-            ) from error
-        raise
+    except Exception as error:  # the library's HTTP client, and its errors, differ between its releases
+        why = f"the hub cannot be reached ({type(error).__name__}: {_first(error)})"
+        raise Offline(str(reference), why, "check the network, or try again later") from error
 
 
 def _remotes(reference: Reference, info: Any) -> Iterator[Remote]:
