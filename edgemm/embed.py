@@ -36,7 +36,7 @@ class EmbedOptions:
     A window, the texts that are sorted together, ends at `window` texts or `window_characters`.
     """
 
-    batch_tokens: int = 1024
+    batch_tokens: int = 512
     window: int = 2048
     window_characters: int = 1 << 19
     threads: int = 0

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from edgemm import open_model
 from edgemm.chat import Chat
@@ -31,7 +31,7 @@ QUERIES = (
     "which folder holds the downloaded models?",
     "what happens when the quantized model is too different from the original?",
 )
-QUESTION = "What is the capital of France?"
+QUESTION = "Explain in one sentence why the sky is blue."
 LEAST_SCORE = 0.25  # cosine; unrelated English sentences stay below it with this model
 console = Console(markup=False, highlight=False, soft_wrap=True)
 
@@ -62,6 +62,9 @@ def passages() -> list[Passage]:
 def paragraphs(path: Path) -> list[Passage]:
     found, start, block = [], 1, []
     for number, line in enumerate([*path.read_text("utf-8").splitlines(), ""], 1):
+        if line.startswith("- ") and block:  # a point of a list is a passage of its own
+            found.append(Passage(path, start, " ".join(block)))
+            block = []
         if line.strip():
             start = start if block else number
             block.append(line)
@@ -116,7 +119,7 @@ def main() -> None:
         edgemm("convert", "all-minilm-l6-v2", "--to", target)
 
     library = passages()
-    table = Table("model", "size", "of fp32", "cosine to fp32", "speed", title="What was made")
+    table = Table(Column("model", overflow="fold"), "size", "cosine to fp32", "speed", title="What was made")
     for name in EMBEDDERS:
         package = find(name)
         print(f"\n{len(library)} passages of this repository, embedded and searched with {name}:")
@@ -124,13 +127,13 @@ def main() -> None:
             rate = search(embedder, library)
         metrics = package.manifest.report.metrics
         cosine = f"mean {metrics['cosine_mean']:.4f}, min {metrics['cosine_min']:.4f}"
-        size = human_bytes(package.manifest.bytes)
-        table.add_row(name, size, f"{100 * metrics['size_ratio']:.0f} %", cosine, f"{rate:.0f} passages/s")
+        size = f"{human_bytes(package.manifest.bytes)} ({100 * metrics['size_ratio']:.0f} % of fp32)"
+        table.add_row(name, size, cosine, f"{rate:.0f} passages/s")
     print(f"\n{CHAT}, asked without a network:")
     with open_model(CHAT) as chat:
         done = ask(chat)
     speed = f"{done.tokens_per_second:.0f} tokens/s"
-    table.add_row(CHAT, human_bytes(find(CHAT).manifest.bytes), "", "as published", speed)
+    table.add_row(CHAT, human_bytes(find(CHAT).manifest.bytes), "as published", speed)
     console.print()
     console.print(table)
     facts = subprocess.run([sys.executable, "-m", "edgemm", "doctor", "--json"], capture_output=True, check=True)

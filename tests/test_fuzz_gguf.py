@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import tiny_gguf
 
+from edgemm import guard
 from edgemm.backends import Sampling
 from edgemm.backends.worker import LoadOptions, Worker
 from edgemm.errors import EdgemmError, ModelStopped
@@ -35,6 +36,7 @@ def memory_limit() -> None:
 
 def outcome(path: Path) -> str:
     try:
+        guard.check_gguf(path)  # Worker checks again, but only after it has started a child
         with Worker(path, LoadOptions(context=64, threads=1)) as worker:
             list(worker.generate(worker.tokenize("hello")[:20] or [5], Sampling(max_tokens=3, temperature=0)))
     except EdgemmError as error:
