@@ -22,7 +22,7 @@ SECONDS = 1.0
 _MAX_SOURCE = 64 << 10
 _MAX_OPERAND = 1 << 20
 _MEMORY = 512 << 20  # bytes that a rendering may add, where the system can limit it
-_SEPARATORS = range(0xFDD0, 0xFDF0)  # Unicode noncharacters
+_SEPARATORS = (*range(0xFDD0, 0xFDF0), *range(0xF0000, 0x110000))  # noncharacters, then private use
 _GENERATION = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")  # training-only tags
 
 
@@ -54,7 +54,7 @@ def render(
     template: str, messages: Sequence[Message], specials: Sequence[str], bos: str = "", eos: str = ""
 ) -> Rendered:
     """The conversation up to the beginning of the assistant's next turn. Never raises for a bad template."""
-    separator = _unused(messages)
+    separator = _unused(messages, specials)
     safe = [{**m, "content": _break_up(m["content"], specials, separator)} for m in messages]
     text, note = _text(template, safe, specials, bos, eos)
     parts = text.split(separator) if separator else [text]
@@ -180,10 +180,10 @@ def _memory_limit() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def _unused(messages: Sequence[Message]) -> str:
-    """A character that stands in no message; it marks where a control token's text was broken up."""
-    text = "".join(m["content"] for m in messages)
-    return next((chr(c) for c in _SEPARATORS if chr(c) not in text), "\uffff" * 3)
+def _unused(messages: Sequence[Message], specials: Sequence[str]) -> str:
+    """A character of no message and no control token; it marks where a control token's text was broken up."""
+    used = set().union(*(m["content"] for m in messages), *specials)
+    return next(chr(c) for c in _SEPARATORS if chr(c) not in used)
 
 
 def _break_up(content: str, specials: Sequence[str], separator: str) -> str:

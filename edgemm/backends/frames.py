@@ -26,4 +26,6 @@ def read_frame(stream: IO[bytes]) -> Frame | None:
     if max(sizes) > _MAX_FRAME:
         raise ValueError("frame too large")
     body, raw = stream.read(sizes[0]), stream.read(sizes[1])
+    if (len(body), len(raw)) != sizes:  # the other end died while it wrote
+        return None
     return json.loads(body), raw

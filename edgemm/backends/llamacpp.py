@@ -40,6 +40,7 @@ class LlamaCpp:
         self._memory = llama.llama_get_memory(self._context)
         self._n_ctx = int(llama.llama_n_ctx(self._context))
         self._cached: list[int] = []
+        self._pieces: dict[int, bytes | None] = {}
         self._rate = 0.0  # tokens a second of the last prefill chunk
         self._template = llama.llama_model_chat_template(self._model, None)
         self._specials = self._control_texts()
@@ -149,8 +150,9 @@ class LlamaCpp:
         return keep
 
     def _prefill(self, tokens: Sequence[int], done: int, cancelled: Callable[[], bool]) -> Iterator[Progress]:
+        most = int(llama.llama_n_batch(self._context))  # the context asked for; llama.cpp rounds its own up
         while done < len(tokens) and not cancelled():
-            size = min(MAX_BATCH, max(16, int(self._rate * _CHUNK_SECONDS)) if self._rate else _FIRST_CHUNK)
+            size = min(most, max(16, int(self._rate * _CHUNK_SECONDS)) if self._rate else _FIRST_CHUNK)
             chunk = list(tokens[done : done + size])
             started = time.perf_counter()
             self._read(chunk)
@@ -170,11 +172,12 @@ class LlamaCpp:
         try:
             for _ in range(sampling.max_tokens):
                 token = int(llama.llama_sampler_sample(sampler, self._context, -1))
-                if llama.llama_vocab_is_eog(self._vocab, token):
+                piece = self._piece(token)
+                if piece is None:
                     yield from text.rest()
                     yield "stop"
                     return
-                yield Token(token, text.add(self._piece(token)))
+                yield Token(token, text.add(piece))
                 if text.stopped or cancelled():
                     yield "stop" if text.stopped else "cancelled"
                     return
@@ -211,18 +214,33 @@ class LlamaCpp:
             llama.llama_sampler_chain_add(chain, step)
         return chain
 
-    def _piece(self, token: int, special: bool = False) -> bytes:
+    def _piece(self, token: int) -> bytes | None:
+        """What `token` adds to the text; None: it ends the answer. Remembered, for the loop that decodes."""
+        if token not in self._pieces:
+            ends = llama.llama_vocab_is_eog(self._vocab, token)
+            self._pieces[token] = None if ends else self._bytes(token, special=False)
+        return self._pieces[token]
+
+    def _text(self, token: int) -> str:
+        return self._bytes(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
+
+    def _bytes(self, token: int, special: bool) -> bytes:
         buffer = ctypes.create_string_buffer(_PIECE)
         size = llama.llama_token_to_piece(self._vocab, token, buffer, _PIECE, 0, special)
         return buffer.raw[: max(0, size)]
 
-    def _text(self, token: int) -> str:
-        return self._piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
-
     def _control_texts(self) -> list[str]:
-        count = llama.llama_vocab_n_tokens(self._vocab)
-        control = (t for t in range(count) if llama.llama_vocab_is_control(self._vocab, t))
-        return [text for t in control if (text := self._text(t))]
+        """Texts that a message must not turn into their token: all control tokens, and what else marks a turn."""
+        always = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN
+        template = self._template.decode("utf-8", "replace") if self._template else ""
+        found = []
+        for token in range(llama.llama_vocab_n_tokens(self._vocab)):
+            kind = llama.llama_vocab_get_attr(self._vocab, token)
+            if not kind & (always | llama.LLAMA_TOKEN_ATTR_USER_DEFINED) or not (text := self._text(token)):
+                continue
+            if kind & always or (len(text) > 1 and text.strip() and text in template):
+                found.append(text)
+        return found
 
     def _meta(self, key: str) -> str:
         buffer = ctypes.create_string_buffer(_PIECE)
@@ -268,6 +286,8 @@ class _StreamText:
         self.stopped = False
 
     def add(self, piece: bytes) -> str:
+        if not self._stop:
+            return self._decoder.decode(piece)
         self._held += self._decoder.decode(piece)
         ends = [at for s in self._stop if (at := self._held.find(s)) >= 0]
         if ends:

@@ -6,6 +6,7 @@ at a time. No native library is imported here. The child (child.py) is started w
 needs no `__main__` guard.
 """
 
+import contextlib
 import os
 import queue
 import signal
@@ -59,6 +60,7 @@ class Worker:
         self._turn = threading.Lock()  # one request at a time
         self._deaths: list[float] = []
         self._request_id = 0
+        self._closed = False
         self._child: _Child | None = _Child()  # it imports llama.cpp while the file is checked here
         try:
             self._load = _load_request(path, self._options)
@@ -107,6 +109,7 @@ class Worker:
             child.write({"op": "cancel", "id": child.running})
 
     def close(self) -> None:
+        self._closed = True
         child, self._child = self._child, None
         if child is not None:
             child.kill()
@@ -125,8 +128,12 @@ class Worker:
                 return self._reply(child)
             finally:
                 child.running = None
+                if not child.finished:  # interrupted: its late reply must not answer the next request
+                    self._bury(child)
 
     def _send(self, op: str, fields: dict[str, Any]) -> "_Child":
+        if self._closed:
+            raise UsageError(self._path.name, "the model is closed", "open it again")
         child = self._child
         if child is not None and child.dead:  # while nobody was asking
             self._died(child)
@@ -149,9 +156,13 @@ class Worker:
         if len(recent) >= _DEATHS:
             why = f"stopped {len(recent)} times within {_DEATHS_SECONDS:.0f} s"
             raise ModelStopped(self._path.name, why, "use another model, or wait a minute")
-        self._child = _Child()
-        self.info = self._start(self._child)
-        return self._child
+        child = self._child = _Child()
+        try:
+            self.info = self._start(child)
+        except BaseException:  # a child without a model serves nobody
+            self._bury(child)
+            raise
+        return child
 
     def _reply(self, child: "_Child", seconds: float | None = None) -> Frame:
         """The next frame of this request. Raises what the child reports, or why it died."""
@@ -176,9 +187,10 @@ class Worker:
                 yield Done("cancelled", prompt_tokens, 0, generated, 0.0, 0.0)
                 return
             match frame.pop("event"):
-                case "token":
-                    generated += 1
-                    yield Token(**frame)
+                case "tokens":
+                    generated += len(frame["items"])
+                    for token, text in frame["items"]:
+                        yield Token(token, text)
                 case "progress":
                     yield Progress(**frame)
                 case "done":
@@ -218,6 +230,8 @@ class Worker:
             self._child = None
 
     def _died(self, child: "_Child") -> ModelStopped:
+        if self._closed:  # by another thread, which has taken the log with it
+            return ModelStopped(self._path.name, "was closed while it worked", "open it again")
         self._deaths.append(time.monotonic())
         why = child.last_words()
         self._bury(child)
@@ -270,7 +284,8 @@ class _Child:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._log):
             if stream is not None:
-                stream.close()
+                with contextlib.suppress(OSError):  # bytes that a dead child never read
+                    stream.close()
 
     def last_words(self) -> str:
         """Why the process ended, in a few words: an assert, a signal or the end of its log."""

@@ -32,8 +32,7 @@ ARCHITECTURES = frozenset(
 )
 ENCODERS = frozenset("bert nomic-bert modern-bert jina-bert-v2 gemma-embedding t5encoder".split())
 _VOCABULARIES = {"llama": "SentencePiece", "gpt2": "BPE", "bert": "WordPiece", "t5": "Unigram"}
-_CONTROL = 3  # token_type of control tokens
-_BYTE = 6
+_BYTE = 6  # token_type of byte tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +225,7 @@ def _check_architecture(header: GGUFHeader) -> None:
         raise Unsupported(
             header.path, f"architecture {name[:40]!r} is not supported", "use a model of `edgemm list --all`"
         )
-    if int(header.get("expert_count", 0) or 0):
+    if header.get("expert_count", 0) != 0:
         raise Unsupported(header.path, "mixture-of-experts models are not supported", "use a dense model")
     if not header.tensors:
         raise BadFile(header.path, "the file holds no tensors", _FIX)
@@ -251,6 +250,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "attention.sliding_window": (0, _MAX_CONTEXT),
     "pooling_type": (0, 4),
 }
+_PER_LAYER = ("feed_forward_length", "attention.head_count", "attention.head_count_kv")  # may be a list
 _REQUIRED = ("block_count", "context_length", "embedding_length")
 
 
@@ -259,7 +259,7 @@ def _check_numbers(header: GGUFHeader) -> None:
         value = header.get(key)
         if value is None and key not in _REQUIRED:
             continue
-        for item in value if isinstance(value, list) else [value]:
+        for item in value if isinstance(value, list) and key in _PER_LAYER else [value]:
             whole = isinstance(most, int)
             if not (_is_int(item) if whole else _is_number(item)) or not least <= item <= most:
                 raise BadFile(header.path, f"{header.architecture}.{key} is {item}, not in {least}..{most}", _FIX)
@@ -288,7 +288,7 @@ def _check_shapes(header: GGUFHeader) -> None:
 
 def _check_vocabulary(header: GGUFHeader) -> None:
     kind = header.metadata.get("tokenizer.ggml.model")
-    if kind not in _VOCABULARIES:
+    if not isinstance(kind, str) or kind not in _VOCABULARIES:
         raise Unsupported(
             header.path, f"tokenizer.ggml.model is {str(kind)[:40]!r}", f"known: {', '.join(_VOCABULARIES)}"
         )
@@ -316,13 +316,6 @@ def _check_vocabulary_kind(header: GGUFHeader, kind: str, tokens: list[str]) -> 
         raise BadFile(header.path, "a BPE vocabulary without its merges", _FIX)
     if kind == "bert" and not header.metadata.get("tokenizer.ggml.token_type_count"):
         raise BadFile(header.path, "tokenizer.ggml.token_type_count is missing", _FIX)
-
-
-def special_texts(header: GGUFHeader) -> list[str]:
-    """The texts of all control tokens."""
-    types = header.metadata.get("tokenizer.ggml.token_type", [])
-    tokens = header.metadata["tokenizer.ggml.tokens"]
-    return [text for text, kind in zip(tokens, types, strict=False) if kind == _CONTROL]
 
 
 def _is_int(value: Any) -> bool:
