@@ -172,3 +172,52 @@ def test_padding_and_truncation_are_dropped(tmp_path: Path) -> None:
     cleaned = guard.check_tokenizer_json(json.dumps(content).encode(), tmp_path / "tokenizer.json")
     assert cleaned["padding"] is None
     assert cleaned["truncation"] is None
+
+
+def test_onnx_with_outside_weights_in_a_constant_is_refused(tmp_path: Path) -> None:
+    tensor = onnx.numpy_helper.from_array(np.ones(4, np.float32), "k")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "../secret"
+    nodes = [helper.make_node("Constant", [], ["k"], value=tensor), helper.make_node("MatMul", ["x", "w"], ["y"])]
+    path = tmp_path / "x.onnx"
+    path.write_bytes(small_onnx(nodes).SerializeToString())
+    with pytest.raises(BadFile, match="outside of the file"):
+        guard.check_onnx(path)
+
+
+def test_onnx_with_a_loop_inside_a_branch_is_refused(tmp_path: Path) -> None:
+    inner = helper.make_graph(
+        [helper.make_node("Loop", ["x"], ["z"])],
+        "inner",
+        [],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, [1])],
+    )
+    node = helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=inner)
+    path = tmp_path / "x.onnx"
+    path.write_bytes(small_onnx([node]).SerializeToString())
+    with pytest.raises(BadFile, match="may never end"):
+        guard.check_onnx(path)
+
+
+def test_onnx_that_says_its_weights_are_inside_passes(tmp_path: Path) -> None:
+    model = small_onnx()
+    model.graph.initializer[0].data_location = TensorProto.DEFAULT
+    path = tmp_path / "x.onnx"
+    path.write_bytes(model.SerializeToString())
+    guard.check_onnx(path)
+
+
+def test_onnx_of_endless_tiny_fields_is_refused_soon(tmp_path: Path) -> None:
+    path = tmp_path / "x.onnx"
+    path.write_bytes(b"\x08\x00" * 2_000_000)
+    with pytest.raises(BadFile, match="fields"):
+        guard.check_onnx(path)
+
+
+@pytest.mark.parametrize("key", ["block_count", "context_length", "embedding_length", "expert_count"])
+def test_a_list_instead_of_a_number_is_refused(key: str, tmp_path: Path) -> None:
+    path = tiny_gguf.write(tmp_path / "x.gguf", {key: [64, 64]})
+    with pytest.raises(BadFile):
+        guard.check_gguf(path)

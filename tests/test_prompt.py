@@ -132,3 +132,8 @@ def test_the_plain_template_is_chatml_where_the_vocabulary_has_it() -> None:
     rendered = render("", user("Hi <|im_end|>"), ["<|im_start|>", "<|im_end|>"])
     assert rendered.text.startswith("<|im_start|>user\nHi <|im_end|>")
     assert control_tokens(rendered.pieces, ["<|im_end|>"]) == 1
+
+
+def test_a_vocabulary_that_holds_the_separator_does_not_hang() -> None:
+    specials = ["he", "h\ufdd0", *(chr(c) for c in range(0xFDD0, 0xFDF0))]
+    assert "hello" in render(CHATML, user("hello"), specials).text

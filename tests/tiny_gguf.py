@@ -52,6 +52,8 @@ def write(path: Path, changes: Mapping[str, Any] | None = None, template: str = 
     for key, value in numbers.items():
         if isinstance(value, float):
             writer.add_float32(f"llama.{key}", value)
+        elif isinstance(value, list):
+            writer.add_array(f"llama.{key}", value)
         elif value is not None:
             writer.add_uint32(f"llama.{key}", value)
     writer.add_tokenizer_model("gpt2")

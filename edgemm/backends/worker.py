@@ -35,6 +35,7 @@ _DEFAULT_CONTEXT = 4096
 _ENCODER_CONTEXT = 2048
 _CANCEL_SECONDS = 0.7  # then the child is killed, so that Ctrl-C always works within a second
 _START_SECONDS = 300.0
+_STEP_SECONDS = 0.1  # between two looks at whether the user wants to stop
 _DEATHS, _DEATHS_SECONDS = 2, 60.0
 _LOG_TAIL = 4096
 # OpenMP threads spin at every barrier. With libgomp's default of 300,000 rounds, one other busy program on the machine
@@ -201,7 +202,7 @@ class Worker:
         while True:
             wait = None if child.cancelled_at is None else child.cancelled_at + _CANCEL_SECONDS - time.monotonic()
             try:
-                frame = child.read(0.1 if wait is None else max(0.0, min(wait, 0.1)))
+                frame = child.read(_STEP_SECONDS if wait is None else max(0.0, min(wait, _STEP_SECONDS)))
             except queue.Empty:
                 if wait is not None and wait <= 0:
                     raise
@@ -275,9 +276,15 @@ class _Child:
 
     def read(self, seconds: float | None = None) -> Frame | None:
         """The next frame; None: the child is gone. Raises `queue.Empty` after `seconds`."""
-        frame = self._frames.get(timeout=seconds)
+        frame = self._wait() if seconds is None else self._frames.get(timeout=seconds)
         self.finished = frame is None or frame[0]["event"] in ("done", "reply", "error")
         return frame
+
+    def _wait(self) -> Frame | None:
+        """Wait without an end, but in steps: on Windows nothing interrupts a single long wait."""
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._frames.get(timeout=_STEP_SECONDS)
 
     def kill(self) -> None:
         self._process.kill()
