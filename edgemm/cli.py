@@ -6,7 +6,7 @@ imported before the command that needs it runs, so that `edgemm --help` stays in
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -132,7 +132,8 @@ def embed(
         for batch in vectors.embed_all(embedder, source, Kind.QUERY if query else Kind.DOCUMENT):
             sink.write(batch)
             bar.show(Progress("embed", sink.count, source.total, source.unit))
-    terminal.note(f"{sink.count} vectors of {embedder.dimensions} dimensions" + (f" in {out}" if out else ""))
+    plural = "" if sink.count == 1 else "s"
+    terminal.note(f"{sink.count} vector{plural} of {embedder.dimensions} dimensions" + (f" in {out}" if out else ""))
 
 
 @app.command()
@@ -171,13 +172,19 @@ def list_(
     if not here and not waiting and not rows:
         terminal.note("the store is empty — run `edgemm pull starter`, or see `edgemm list --all`")
         return
-    table = [(p.name, p.manifest.task, terminal.human_bytes(p.manifest.bytes), "ready") for p in here]
-    table += [(name, "", "", "checkpoint, not converted") for name in waiting]
+
+    def size(count: int) -> str:
+        return f"{count / 1e6:,.0f} MB"
+
+    table = [(p.name, p.manifest.task, size(p.manifest.bytes), "", p.manifest.source.licence, "ready") for p in here]
+    table += [(name, "", "", "", "", "checkpoint, see `edgemm convert`") for name in waiting]
     names = {row[0] for row in table}
-    for row in rows:
-        if row.name not in names:
-            table.append((row.name, row.task, terminal.human_bytes(row.download_bytes), row.about))
-    _print_table(("NAME", "TASK", "SIZE", "STATE"), table)
+    table += [
+        (row.name, row.task, size(row.download_bytes), size(row.ram), row.licence, row.about)
+        for row in rows
+        if row.name not in names
+    ]
+    _print_table(("NAME", "TASK", "SIZE", "RAM", "LICENCE", "STATE"), table, fold=["STATE"])
 
 
 @app.command()
@@ -220,7 +227,7 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         terminal.print_json(asdict(found))
     else:
-        _print_table(("WHAT", "FOUND", "REMARK"), rows(found))
+        _print_table(("WHAT", "FOUND", "REMARK"), rows(found), fold=["FOUND", "REMARK"])
 
 
 def main() -> None:
@@ -323,8 +330,8 @@ def _summary(found: "Package") -> str:
     return terminal.safe("\n".join([m.name, *(f"  {key:<13} {value}" for key, value in facts.items())]))
 
 
-def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns on a terminal; tab-separated values for a pipe, so that `cut` and `awk` can read them."""
+def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]], fold: Collection[str]) -> None:
+    """Columns on a terminal, of which those in `fold` may break; tab-separated values for a pipe."""
     if not sys.stdout.isatty():
         for row in rows:
             print(terminal.safe("\t".join(row)))
@@ -333,7 +340,7 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in head:
-        table.add_column(title, overflow="fold")
+        table.add_column(title, overflow="fold", no_wrap=title not in fold)
     for row in rows:
         table.add_row(*map(terminal.safe, row))
     terminal.console().print(table)

