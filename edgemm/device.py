@@ -46,7 +46,7 @@ class Device:
     def detect(cls) -> "Device":
         import psutil
 
-        cpu, words = _processor()
+        cpu, found = processor()
         memory = psutil.virtual_memory()
         return cls(
             system=f"{platform.system()} {platform.release()}",
@@ -54,7 +54,7 @@ class Device:
             machine=platform.machine(),
             cores=cores(),
             threads=psutil.cpu_count() or 1,
-            features=tuple(name for name, keys in _FEATURES.items() if any(key in words for key in keys)),
+            features=found,
             memory=int(memory.total),
             free=int(memory.available),
             metal=sys.platform == "darwin" and platform.machine() == "arm64",
@@ -88,6 +88,19 @@ def parse_cpuinfo(text: str) -> tuple[str, set[str]]:
     name = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", text, re.MULTILINE)
     features = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
     return name[1].strip() if name else "", set(features[1].split()) if features else set()
+
+
+@cache
+def processor() -> tuple[str, tuple[str, ...]]:
+    """Name of the processor, and those of its instruction sets that matter here."""
+    name, words = _processor()
+    return name, tuple(feature for feature, keys in _FEATURES.items() if any(key in words for key in keys))
+
+
+def saturates_int8() -> bool:
+    """Whether uint8 x int8 products overflow 16 bits on the way: x86 without VNNI (VPMADDUBSW)."""
+    features = processor()[1]
+    return "AVX2" in features and not {"AVX512-VNNI", "AVX-VNNI", "AMX-INT8"} & set(features)
 
 
 def _processor() -> tuple[str, set[str]]:

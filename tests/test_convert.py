@@ -21,7 +21,7 @@ from converters.verify import similarity
 from edgemm import open_model, package
 from edgemm.backends.ort import OrtEncoder
 from edgemm.embed import Embedder
-from edgemm.errors import BelowFloor, EdgemmError, UsageError
+from edgemm.errors import BelowFloor, EdgemmError, MissingExtra, UsageError
 from edgemm.package import Package
 from edgemm.tokenizer import Tokenizer
 
@@ -136,6 +136,20 @@ def test_a_wrong_quantization_would_be_noticed() -> None:
 def test_an_unknown_target_names_the_known_ones(checkpoint: Path) -> None:
     with pytest.raises(UsageError, match="onnx-int8"):
         list(convert(checkpoint, "tflite"))
+
+
+@pytest.mark.parametrize(("target", "module"), [("onnx-int8", "onnx"), ("gguf-f16", "gguf")])
+def test_a_missing_library_names_the_extra(
+    target: str, module: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [
+        n for n in sys.modules if n.split(".")[0] == module or n.startswith(("converters.onnx", "converters.gguf"))
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtra, match=r"pip install 'edgemm\[convert\]'"):
+        made(checkpoint, target)
+    assert not list(package.installed())
 
 
 def test_the_text_sets_are_disjoint() -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import re
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,16 @@ def test_every_error_is_one_line(kind: type[EdgemmError]) -> None:
     error = kind("a\nthing", "went\n\twrong", "do\nthis")
     assert str(error) == "a thing: went wrong — do this"
     assert error.exit_code in (1, 2, 3, 4, 130)
+
+
+@pytest.mark.parametrize("name", sorted(set(tree()) - {"EdgemmError", "UsageError", "BadFile", "ResourceError"}))
+def test_every_error_is_raised_somewhere_and_triggered_by_a_test(name: str) -> None:
+    root = Path(errors.__file__).parent.parent
+    source = [p for folder in ("edgemm", "converters") for p in (root / folder).rglob("*.py") if p.name != "errors.py"]
+    assert any(f"{name}(" in p.read_text("utf-8") for p in source)
+    sign = "130" if name == "Cancelled" else name  # Ctrl-C is seen by its exit code
+    tests = [p for p in Path(__file__).parent.glob("test_*.py") if p.name != "test_errors.py"]
+    assert any(re.search(rf"\b{sign}\b", p.read_text("utf-8")) for p in tests)
 
 
 @pytest.mark.parametrize(

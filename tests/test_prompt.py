@@ -69,7 +69,7 @@ def test_a_message_of_control_tokens_adds_none(name: str) -> None:
 
 
 @family
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_no_message_adds_a_control_token(name: str, data: st.DataObject) -> None:
     template, specials = FAMILIES[name]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemm import guard
+from edgemm import device, guard
 from edgemm.errors import BadFile
 
 CPU = "CPUExecutionProvider"
@@ -71,6 +71,8 @@ def _open(path: Path, int8: bool) -> Any:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # native lines on stderr would break a progress bar; errors are raised anyway
+    if int8 and device.saturates_int8():
+        options.add_session_config_entry("session.x64quantprecision", "1")  # uint8 weights: slower, and exact
     providers = choose_providers(onnxruntime.get_available_providers(), int8=int8)
     disabled = _SLOWER_ON_CPU if providers == [CPU] else None
     try:
