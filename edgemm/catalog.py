@@ -4,6 +4,7 @@ The two starter models come from the package index, so that a machine with only 
 are pinned by sha256. The hub rows name a repository; their sizes are rounded, and the hub's own sha256 is checked.
 """
 
+import difflib
 from dataclasses import dataclass
 
 from edgemm.errors import UnknownModel
@@ -40,6 +41,11 @@ class Row:
     ram: int
     source: Wheel | Hub
     target: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What the store notes as the model's source."""
+        return self.source.repository if isinstance(self.source, Hub) else self.source.requirement
 
 
 STARTERS = ("smollm2-135m-instruct", "all-minilm-l6-v2")
@@ -107,5 +113,11 @@ ROWS = {
 def find(name: str) -> Row:
     """The row called `name`. Raises `UnknownModel`."""
     if name not in ROWS:
-        raise UnknownModel(name, "is not in the catalog", "see `edgemm list --all`")
+        raise UnknownModel(name[:80], f"is not in the catalog{nearest(name)}", "see `edgemm list --all`")
     return ROWS[name]
+
+
+def nearest(name: str) -> str:
+    """The catalog's names that are most like `name`, as the end of an error's sentence; empty when none is."""
+    near = difflib.get_close_matches(name[:80].lower(), ROWS, n=3, cutoff=0.5)
+    return f"; the nearest names are {', '.join(near)}" if near else ""

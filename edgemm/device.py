@@ -19,7 +19,7 @@ _FEATURES = {
     "AVX512-VNNI": ("avx512_vnni", "avx512vnni"),
     "AVX-VNNI": ("avx_vnni",),
     "AMX-INT8": ("amx_int8",),
-    "NEON": ("asimd", "advsimd", "hw.optional.neon"),
+    "NEON": ("asimd", "advsimd"),
     "dotprod": ("asimddp", "feat_dotprod"),
     "i8mm": ("i8mm", "feat_i8mm"),
 }

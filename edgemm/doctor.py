@@ -29,6 +29,7 @@ _LIBRARIES = (
     "gguf",
 )
 _SECONDS = 60
+_ILLEGAL_INSTRUCTION = (-signal.SIGILL, 0xC000001D)  # how a child ends by it on Unix, on Windows
 # Printed by the child as one line of JSON: what each library says it can use.
 _ASK = {
     "llama_cpp": "import llama_cpp as l; r = {'gpu': bool(l.llama_supports_gpu_offload()),"
@@ -117,7 +118,7 @@ def _ask(code: str) -> dict[str, object]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:
         return {"error": "does not answer"}
-    if -done.returncode == getattr(signal, "SIGILL", 4):
+    if done.returncode in _ILLEGAL_INSTRUCTION:
         return {"error": "this CPU lacks an instruction that the installed build uses"}
     if done.returncode:
         return {"error": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:200]}

@@ -73,10 +73,15 @@ def prepare(name: str | Path) -> Events:
     if folder is not None:
         yield package.open_package(folder)
         return
+    from edgemm.fetch import local  # late: it loads the network libraries
+
     row = catalog.find(str(name))
     checkpoint = paths.checkpoints() / row.name
     if not checkpoint.is_dir():
         raise UnknownModel(row.name, "is not on this machine yet", f"run `edgemm pull {row.name}`")
+    if (origin := local.origin(checkpoint)) != row.identity:
+        why = f"the checkpoint of this name comes from {origin or 'an unknown source'}, not from {row.identity}"
+        raise UsageError(row.name, why, f"run `edgemm convert {row.name}` if you trust it, else `edgemm rm {row.name}`")
     yield Note(f"{row.name}: converting the checkpoint to {row.target}, once")
     yield from converter()(source=checkpoint, target=row.target, name=f"{row.name}-{row.target}")
 
@@ -114,6 +119,8 @@ def converter() -> Callable[..., Events]:
 
 
 def _unknown(name: str) -> EdgemmError:
+    if (paths.checkpoints() / name).is_dir():
+        return UnknownModel(name, "is a checkpoint that is not converted yet", f"run `edgemm convert {name}`")
     known = sorted({*catalog.ROWS, *(p.name for p in package.installed())})
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     why = f"unknown model; the nearest names are {', '.join(near)}" if near else "unknown model"

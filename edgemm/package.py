@@ -24,6 +24,7 @@ TASKS = ("chat", "embed")
 MANIFEST, REPORT, CARD = "manifest.json", "report.json", "README.md"
 _VERIFIED = ".verified.json"
 _MAX_MANIFEST = 4 << 20
+_MAX_PATH = 200
 _T = TypeVar("_T")
 
 
@@ -313,6 +314,7 @@ def _check_inside(folder: Path, name: str) -> None:
     parts = PurePosixPath(name)
     path = folder / name
     leaves = parts.is_absolute() or ".." in parts.parts or "\\" in name or ":" in name or not parts.parts
+    leaves = leaves or not name.isprintable() or len(name) > _MAX_PATH  # the system would refuse it in its own words
     if leaves or path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()):
         raise BadFile(folder / MANIFEST, f"file {name!r} leaves the package folder", "do not use this package")
 

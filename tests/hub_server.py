@@ -22,6 +22,8 @@ class Hub:
     files: dict[str, bytes]
     drop: list[int] = field(default_factory=list)
     ignore_range: bool = False
+    ignore_if_range: bool = False
+    announced: int = 0
     page_instead: bool = False
     wrong_sha256: bool = False
     short_by: int = 0
@@ -33,7 +35,7 @@ class Hub:
     def information(self) -> dict[str, Any]:
         siblings = []
         for name, data in self.files.items():
-            row: dict[str, Any] = {"rfilename": name, "size": len(data), "blobId": "0" * 40}
+            row: dict[str, Any] = {"rfilename": name, "size": self.announced or len(data), "blobId": "0" * 40}
             if name.endswith((".safetensors", ".gguf")):
                 digest = "0" * 64 if self.wrong_sha256 else hashlib.sha256(data).hexdigest()
                 row["lfs"] = {"sha256": digest, "size": len(data), "pointerSize": 130}
@@ -89,7 +91,8 @@ class Handler(BaseHTTPRequestHandler):
         etag = f'"{hashlib.md5(data).hexdigest()}"'
         start = 0
         asked = self.headers.get("Range")
-        if asked and not self.hub.ignore_range and self.headers.get("If-Range", etag) == etag:
+        unchanged = self.hub.ignore_if_range or self.headers.get("If-Range", etag) == etag
+        if asked and not self.hub.ignore_range and unchanged:
             start = int(asked.removeprefix("bytes=").split("-")[0])
         body = data[start : len(data) - self.hub.short_by]
         self.send_response(206 if start else 200)

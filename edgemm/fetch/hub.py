@@ -62,11 +62,16 @@ def pull(reference: Reference, name: str, licence: str) -> Iterator[Progress | N
     chosen = _choose(reference, list(remotes))
     licence = licence or str((getattr(info, "card_data", None) or {}).get("license") or "")
     partial = paths.partial() / f"hub-{reference.repository.replace('/', '--')}-{info.sha}"
+    local.check_room(2 * sum(remotes[file].bytes for file in chosen) - local.size(partial))
     arrived = {}
     for file in chosen:
         arrived[file] = yield from fetch(remotes[file], partial)
     if chosen[0].endswith(".gguf"):
-        yield local.gguf_package(arrived[chosen[0]], name, reference.repository, str(info.sha), licence)
+        try:
+            yield local.gguf_package(arrived[chosen[0]], name, reference.repository, str(info.sha), licence)
+        except BadFile:  # it came as published, so that a second try would be refused as well
+            local.discard(partial)
+            raise
     else:
         with local.incoming_checkpoint(name) as folder:
             for file, path in arrived.items():
@@ -99,7 +104,7 @@ def _remotes(reference: Reference, info: Any) -> Iterator[Remote]:
     headers = {k: v for k, v in build_hf_headers().items() if k.lower() in ("authorization", "user-agent")}
     for sibling in info.siblings or ():
         name, lfs = str(sibling.rfilename), sibling.lfs
-        if ".." in name or name.startswith("/") or "\\" in name:
+        if ".." in name or name.startswith("/") or set(name) & set("\\:") or not name.isprintable():
             raise BadFile(str(reference), f"names the file {name[:80]!r}, which leaves the folder", "do not use it")
         digest = (lfs.get("sha256") if isinstance(lfs, dict) else getattr(lfs, "sha256", None)) if lfs else None
         url = hf_hub_url(reference.repository, name, revision=info.sha)

