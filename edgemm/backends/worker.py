@@ -39,7 +39,7 @@ _STEP_SECONDS = 0.1  # between two looks at whether the user wants to stop
 _DEATHS, _DEATHS_SECONDS = 2, 60.0
 _LOG_TAIL = 4096
 # OpenMP threads spin at every barrier. With libgomp's default of 300,000 rounds, one other busy program on the machine
-# makes a token take seconds; with 1,000 the speed on an idle machine is the same, and on a busy one sixty times higher.
+# makes a token take seconds; with 1,000 the speed on an idle machine is the same, and on a busy one it stays usable.
 _SPIN = "1000"
 
 
