@@ -4,7 +4,7 @@ EXTRAS ?= dev
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(EXTRAS)
 
-.PHONY: help demo chat test test-fast check bench clean
+.PHONY: help demo chat test test-fast check bench bench-quant clean
 
 help:
 	@echo "make demo    the whole idea in one run: download, convert, verify, search, ask"
@@ -12,6 +12,7 @@ help:
 	@echo "make check   ruff and mypy"
 	@echo "make test    every test (make test-fast: without the two starter models)"
 	@echo "make bench   speed, size and start-up figures of this machine"
+	@echo "make bench-quant   GGUF files against llama.cpp's own quantizer, at equal bytes"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -38,6 +39,9 @@ test-fast: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python tests/bench.py
+
+bench-quant: $(INSTALLED)
+	$(BIN)/python tests/bench_quant.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

@@ -8,6 +8,7 @@ It knows no architecture: names and shapes are what the file says.
 import hashlib
 import json
 import math
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ Array = NDArray[np.float32]
 _FIX = "download the checkpoint again"
 _MAX_HEADER = 64 << 20
 _MAX_JSON = 64 << 20
+_CARD = 4096  # characters of a model card that hold its front matter
 _DTYPES = {
     "F64": "<f8",
     "F32": "<f4",
@@ -33,11 +35,14 @@ _DTYPES = {
     "U8": "u1",
     "BOOL": "u1",
 }
+_QUANTIZED = ("F8_E4M3", "F8_E5M2", "I8", "U32")  # how FP8, INT8 and MLX checkpoints store their weights
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _POOLING = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_lasttoken": "last",
 }
+_TASKS = {"ForCausalLM": "chat", "ForConditionalGeneration": "chat", "LMHeadModel": "chat"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,11 @@ class TensorEntry:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """An opened checkpoint. `pooling` is "mean" or "cls"; `max_tokens` is 0 when nothing says it."""
+    """An opened checkpoint. `pooling` is "mean", "cls" or "last"; `max_tokens` is 0 when nothing says it.
+
+    `modules` are the kinds of its sentence-transformers modules; empty without modules.json. `ranks`: its card says
+    that it judges how well a text answers a question.
+    """
 
     folder: Path
     config: dict[str, Any]
@@ -62,30 +71,54 @@ class Checkpoint:
     normalize: bool
     max_tokens: int
     prompts: dict[str, str]
+    modules: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     files: tuple[Path, ...] = field(default=())
+    ranks: bool = False
 
     @property
     def model_type(self) -> str:
         return str(self.config["model_type"])
 
+    @property
+    def task(self) -> str:
+        """What the checkpoint is for: "chat", "embed", "classify" or "rerank", by its modules, class and card."""
+        if self.modules:
+            return "embed"
+        kind = str((self.config.get("architectures") or [""])[0])
+        if kind.endswith("ForSequenceClassification"):
+            return "classify"
+        if kind.endswith("ForCausalLM") and self.ranks:
+            return "rerank"
+        return next((task for end, task in _TASKS.items() if kind.endswith(end)), "embed")
+
+    def entry(self, name: str) -> TensorEntry:
+        """Raises `BadFile` when there is no tensor of this name."""
+        if name not in self.tensors:
+            raise BadFile(self.folder, f"the checkpoint has no tensor {name}", _FIX)
+        return self.tensors[name]
+
     def read(self, name: str) -> Array:
         """The array `name` as float32. Raises `BadFile` when it is missing, unreadable or not finite."""
-        entry = self.tensors.get(name)
-        if entry is None:
-            raise BadFile(self.folder, f"the checkpoint has no tensor {name}", _FIX)
+        entry = self.entry(name)
+        return self.read_rows(name, 0, entry.shape[0] if entry.shape else 1)
+
+    def read_rows(self, name: str, start: int, stop: int) -> Array:
+        """The rows `start` to `stop` of the first axis, as float32."""
+        entry = self.entry(name)
+        row = entry.bytes // max(1, entry.shape[0] if entry.shape else 1)
         with disk_errors(entry.file), open(entry.file, "rb") as file:
-            file.seek(entry.start)
-            raw = file.read(entry.bytes)
-        if len(raw) != entry.bytes:
-            raise BadFile(entry.file, f"{name} needs {entry.bytes} bytes, has {len(raw)}", _FIX)
-        array = np.frombuffer(raw, _DTYPES[entry.dtype]).reshape(entry.shape)
+            file.seek(entry.start + start * row)
+            raw = file.read((stop - start) * row)
+        if len(raw) != (stop - start) * row:
+            raise BadFile(entry.file, f"{name} needs {entry.bytes} bytes, the file ends before", _FIX)
+        array = np.frombuffer(raw, _DTYPES[entry.dtype])
         if entry.dtype == "BF16":
             array = (array.astype(np.uint32) << 16).view(np.float32)  # bfloat16 is the upper half of float32
-        result = array.astype(np.float32)
+        result = array.astype(np.float32, copy=False)
         if not np.isfinite(result).all():
             raise BadFile(entry.file, f"{name} holds values that are not finite", _FIX)
-        return result
+        return result.reshape(stop - start, *entry.shape[1:]) if entry.shape else result.reshape(())
 
     @property
     def weights(self) -> int:
@@ -113,11 +146,14 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     config = _json(folder / "config.json")
     if not isinstance(config.get("model_type"), str):
         raise BadFile(folder / "config.json", "model_type is missing", _FIX)
+    _check_not_quantized(folder, config)
     shards = _shards(folder)
     tensors = _index(shards)
     if not (folder / "tokenizer.json").is_file():
         raise BadFile(folder / "tokenizer.json", "the file is missing", "save the tokenizer in its fast format")
     modules = _modules(folder)
+    for place in (place for kind, place in modules if kind == "Dense"):
+        tensors |= _dense(folder, place)
     return Checkpoint(
         folder=folder,
         config=config,
@@ -126,16 +162,37 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         normalize=any(kind == "Normalize" for kind, _ in modules) or not modules,
         max_tokens=_max_tokens(folder),
         prompts=_prompts(folder),
+        modules=tuple(kind for kind, _ in modules),
         notes=tuple(_notes(folder, config, modules)),
         files=tuple(sorted(_files_read(folder, shards))),
+        ranks=_ranks(folder),
     )
+
+
+def _ranks(folder: Path) -> bool:
+    """By the model card's front matter, or by the folder's name: such a model is a chat model in its config.json."""
+    path = folder / "README.md"
+    head = ""
+    if path.is_file():
+        with disk_errors(path), open(path, encoding="utf-8", errors="replace") as file:
+            head = file.read(_CARD)
+    front = head.split("\n---", 1)[0] if head.startswith("---") else ""
+    said = re.search(r"^pipeline_tag:\s*['\"]?text-ranking\b", front, re.MULTILINE)
+    return said is not None or "reranker" in folder.resolve().name.lower()
 
 
 def _notes(folder: Path, config: dict[str, Any], modules: list[tuple[str, str]]) -> Iterator[str]:
     if "auto_map" in config:
         yield f"{folder.name}: config.json asks to run its own code (auto_map) — ignored"
-    if not modules:
-        yield f"{folder.name}: no modules.json — mean pooling and normalized vectors are assumed"
+
+
+def _check_not_quantized(folder: Path, config: dict[str, Any]) -> None:
+    """What was rounded once would be rounded twice, and its scales would be taken for weights."""
+    section = config.get("quantization_config") or config.get("quantization")
+    if section:
+        method = section.get("quant_method", "MLX") if isinstance(section, dict) else section
+        why = f"the checkpoint is quantized already ({str(method)[:40]})"
+        raise Unsupported(folder / "config.json", why, "convert the original checkpoint, in bf16, f16 or f32")
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -146,7 +203,8 @@ def _shards(folder: Path) -> list[Path]:
         if not names or any(not isinstance(n, str) or "/" in n or "\\" in n or n.startswith(".") for n in names):
             raise BadFile(index, "weight_map is empty or names a file outside of the folder", _FIX)
         return [folder / name for name in names]
-    found = sorted(folder.glob("*.safetensors"))
+    whole = folder / "model.safetensors"  # other files beside it are adapters, or the same weights by other names
+    found = [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))
     if found:
         return found
     if any(list(folder.glob(pattern)) for pattern in _PICKLES):
@@ -192,6 +250,9 @@ def _header(path: Path) -> list[tuple[str, TensorEntry]]:
 
 
 def _entry(path: Path, name: str, row: Any, base: int) -> TensorEntry:
+    if isinstance(row, dict) and row.get("dtype") in _QUANTIZED:
+        why = f"{name[:80]} is stored as {row['dtype']}: the checkpoint is quantized already"
+        raise Unsupported(path, why, "convert the original checkpoint, in bf16, f16 or f32")
     try:
         dtype, shape, (start, end) = row["dtype"], tuple(row["shape"]), row["data_offsets"]
         good = dtype in _DTYPES and all(type(n) is int and 0 <= n < 1 << 40 for n in (*shape, start, end))
@@ -205,6 +266,11 @@ def _entry(path: Path, name: str, row: Any, base: int) -> TensorEntry:
 
 def _width(dtype: str) -> int:
     return np.dtype(_DTYPES[dtype]).itemsize
+
+
+def optional_json(path: Path) -> dict[str, Any]:
+    """The object in `path`, or an empty one when there is no such file."""
+    return _json(path) if path.is_file() else {}
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -244,40 +310,53 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
         modules = [(str(row["type"]).rsplit(".", 1)[-1], str(row["path"])) for row in rows]
     except (TypeError, KeyError) as error:
         raise BadFile(path, f"a row is damaged ({error})", _FIX) from error
-    strange = [kind for kind, _ in modules if kind not in ("Transformer", "Pooling", "Normalize")]
+    strange = [kind for kind, _ in modules if kind not in ("Transformer", "Pooling", "Dense", "Normalize")]
     if strange:
         raise Unsupported(path, f"the module {strange[0][:40]} is not supported", "use a model without it")
     return modules
+
+
+def _inside(folder: Path, place: str) -> Path:
+    if "/" in place or "\\" in place or place.startswith("."):
+        raise BadFile(folder / "modules.json", f"the path {place[:40]!r} leaves the folder", _FIX)
+    return folder / place
+
+
+def _dense(folder: Path, place: str) -> dict[str, TensorEntry]:
+    """The tensors of a projection behind the pooling, named `<folder>.linear.weight`."""
+    path = _inside(folder, place)
+    if not str(_json(path / "config.json").get("activation_function", "")).endswith("Identity"):
+        raise Unsupported(path / "config.json", "a projection with an activation", "use a model without it")
+    return {f"{place}.{name}": entry for name, entry in _header(path / "model.safetensors")}
 
 
 def _pooling(folder: Path, modules: list[tuple[str, str]]) -> str:
     place = next((place for kind, place in modules if kind == "Pooling"), None)
     if place is None:
         return "mean"
-    if "/" in place or "\\" in place or place.startswith("."):
-        raise BadFile(folder / "modules.json", f"the path {place[:40]!r} leaves the folder", _FIX)
-    path = folder / place / "config.json"
+    path = _inside(folder, place) / "config.json"
     chosen = [key for key, value in _json(path).items() if key.startswith("pooling_mode_") and value is True]
     if len(chosen) != 1 or chosen[0] not in _POOLING:
-        raise Unsupported(path, f"pooling {', '.join(chosen) or 'of no kind'}", "known: mean and cls")
+        raise Unsupported(path, f"pooling {', '.join(chosen) or 'of no kind'}", "known: mean, cls and last")
     return _POOLING[chosen[0]]
 
 
 def _max_tokens(folder: Path) -> int:
     """The trained window of a sentence-transformers model; 0: what the positions allow."""
     path = folder / "sentence_bert_config.json"
-    value = _json(path).get("max_seq_length") if path.is_file() else None
+    value = optional_json(path).get("max_seq_length")
     return value if type(value) is int and value > 2 else 0
 
 
 def _prompts(folder: Path) -> dict[str, str]:
     path = folder / "config_sentence_transformers.json"
-    prompts = _json(path).get("prompts") if path.is_file() else None
+    prompts = optional_json(path).get("prompts")
     return {str(k): str(v) for k, v in prompts.items()} if isinstance(prompts, dict) else {}
 
 
 def _files_read(folder: Path, shards: list[Path]) -> Iterator[Path]:
     names = ("config.json", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
-    settings = [*names, "tokenizer.json", "model.safetensors.index.json", "1_Pooling/config.json"]
+    chat = ("tokenizer_config.json", "generation_config.json", "chat_template.jinja")
+    settings = [*names, "tokenizer.json", *chat, "model.safetensors.index.json", "1_Pooling/config.json"]
     yield from (path for name in settings if (path := folder / name).is_file())
     yield from shards

@@ -1,226 +1,116 @@
-"""The pipeline: read, build, calibrate, quantize, verify, write.
+"""The pipeline: read, build, verify, judge, write.
 
-One page from a checkpoint folder to a package in the store. Nothing of a package is visible before it is complete and
-verified: everything happens in a staged folder that one rename puts in place.
+One page from a checkpoint folder, or a GGUF file, to a package in the store. Nothing of a package is visible before it
+is complete and verified: everything happens in a staged folder that one rename puts in place. How a format is built
+is the business of onnx_job.py and gguf_job.py.
 """
 
-import json
+import hashlib
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import astuple, replace
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from converters import oracle, report
-from converters.architectures import Encoder, EncoderConfig, Weights, architecture, read_config
-from converters.calibrate import CALIBRATION, HELD_OUT
-from converters.checkpoint import Array, Checkpoint, open_checkpoint
-from converters.recipe import RECIPES, Recipe
-from converters.reference import Reference, channel_maxima
-from converters.verify import Comparison, compare, similarity
-from edgemm import __version__, models, package, paths
-from edgemm.errors import BelowFloor, MissingExtra, UsageError
-from edgemm.events import Note, Progress
-from edgemm.package import Check, Inputs, MadeBy, Manifest, Package, Quantization, ReportSummary, Source
-from edgemm.tokenizer import Overflow, Tokenizer
+from converters import gguf_job, onnx_job, report
+from converters.checkpoint import Checkpoint, open_checkpoint
+from converters.job import Options as Options
+from converters.job import Outcome
+from converters.recipe import BUDGET, RECIPES, Recipe
+from edgemm import __version__, package, paths
+from edgemm.errors import BelowFloor, UsageError
+from edgemm.events import Note, Progress, Work
+from edgemm.package import Package, ReportSummary
 
-CHECK_TEXT = "edgemm checks that nothing was swapped: 1, 2, 3."
-_CHECK_VALUES = 8
-_STEPS = ("read", "calibrate", "build", "verify", "write")
-_LEAST_TRUST = 0.9999  # cosine of our reference to transformers
 Events = Iterator[Progress | Note | Package]
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """`accept_below_floor`: keep a bad package. `oracle`: compare with transformers too, where it is installed."""
-
-    accept_below_floor: bool = False
-    oracle: bool = True
-
-
 def convert(source: Path, target: str, name: str = "", options: Options | None = None) -> Events:
-    """Convert the checkpoint in folder `source`. The last event is the `Package`.
+    """Convert the checkpoint in folder `source`, or the file `source`.gguf. The last event is the `Package`.
 
     Raises `UsageError` for an unknown target, `BadFile` and `Unsupported` for the checkpoint, `BelowFloor` when the
-    result differs too much; then nothing is kept.
+    result differs too much; then nothing is kept. A GGUF conversion that was interrupted goes on when it is repeated.
     """
     started, options = time.perf_counter(), options or Options()
-    recipe = _recipe(target)
-    yield _step("read")
-    job = Job.read(source, recipe)
-    yield from map(Note, job.checkpoint.notes)
-    name = name or f"{source.resolve().name}-{target}"
-    with package.staged(name) as folder:
-        yield _step("calibrate")
-        reference = job.reference_vectors()
-        if recipe.weights == "int8":
-            _ = job.maxima
-        yield _step("build")
-        job.write_model(folder)
-        draft = package.write_manifest(folder, job.manifest(name))
-        yield _step("verify")
-        comparison = compare(Package(folder, draft), job.held_out, reference, recipe.floor)
-        metrics = comparison.metrics | job.size_metrics(folder)
-        notes = list(job.checkpoint.notes)
-        if options.oracle and oracle.available():
-            metrics["transformers_cosine_min"] = job.trust(reference)
-        else:
-            notes.append("not compared with transformers: it is not installed, or was not asked for")
-        metrics["convert_seconds"] = round(time.perf_counter() - started, 2)
-        _judge(name, comparison, options)
-        yield _step("write")
-        content = report.report(recipe, comparison, metrics, notes)
-        finished = job.finish(draft, folder, comparison, metrics)
-        written = package.write_manifest(folder, finished, content, report.card(finished, content))
-    yield _step("done")
+    recipe = find_recipe(target, options)
+    opened = _open(source, recipe)
+    if isinstance(opened, Checkpoint):
+        yield from map(Note, opened.notes)
+    name = name or f"{_base_name(source)}-{recipe.target}"
+    with package.staged(name, draft=_draft_key(source, recipe, options)) as folder:
+        outcome = yield from _build(opened, recipe, name, folder, options)
+        metrics = outcome.comparison.metrics | {"convert_seconds": round(time.perf_counter() - started, 2)}
+        outcome = replace(outcome, comparison=replace(outcome.comparison, metrics=metrics))
+        _judge(name, outcome, options)
+        written = _write(folder, recipe, outcome)
+    yield Progress("convert: done", 1, 1, "steps")
     yield Package(paths.store() / name, written)
 
 
-@dataclass(frozen=True)
-class Job:
-    """One checkpoint on its way to one target; what several steps need is computed once."""
-
-    checkpoint: Checkpoint
-    recipe: Recipe
-    row: Encoder
-    sizes: EncoderConfig
-    weights: Weights
-    tokenizer: Tokenizer
-
-    @classmethod
-    def read(cls, source: Path, recipe: Recipe) -> "Job":
-        checkpoint = open_checkpoint(source)
-        row = architecture(checkpoint.model_type, source)
-        sizes = read_config(row, checkpoint.config, source / "config.json")
-        weights = Weights(row, checkpoint)
-        weights.check(sizes)
-        return cls(checkpoint, recipe, row, sizes, weights, Tokenizer(checkpoint.tokenizer))
-
-    @property
-    def max_tokens(self) -> int:
-        return min(self.checkpoint.max_tokens or self.sizes.positions, self.sizes.positions)
-
-    @property
-    def held_out(self) -> list[str]:
-        return list(HELD_OUT)
-
-    @cached_property
-    def reference(self) -> Reference:
-        return Reference(self.weights, self.sizes, self.checkpoint.pooling, self.checkpoint.normalize)
-
-    @cached_property
-    def maxima(self) -> dict[tuple[str, int], Array]:
-        return channel_maxima(self.reference, self.rows(CALIBRATION))
-
-    @property
-    def document_prefix(self) -> str:
-        return self.checkpoint.prompts.get("document", self.checkpoint.prompts.get("passage", ""))
-
-    def rows(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of `texts` as documents, cut to the model's window."""
-        prefixed = [self.document_prefix + text for text in texts]
-        return [t.rows[0] for t in self.tokenizer.encode(prefixed, self.max_tokens, Overflow.CUT)]
-
-    def reference_vectors(self) -> Array:
-        return self.reference.embed(self.rows(self.held_out))
-
-    def trust(self, reference: Array) -> float:
-        """The least cosine of our reference to transformers. Raises `BelowFloor` when ours is wrong."""
-        least = similarity(reference, oracle.vectors(self.checkpoint, self.rows(self.held_out)))["cosine_min"]
-        if least < _LEAST_TRUST:
-            why = f"transformers gives other vectors (cosine {least:.5f})"
-            raise BelowFloor(self.checkpoint.folder, why, "report this checkpoint: edgemm reads it wrongly")
-        return least
-
-    def write_model(self, folder: Path) -> None:
-        """The model file and the tokenizer."""
-        package.write_text(folder / "tokenizer.json", self.checkpoint.tokenizer.read_text("utf-8"))
-        try:
-            if self.recipe.format == "gguf":
-                self._write_gguf(folder / "model.gguf")
-            else:
-                self._write_onnx(folder / "model.onnx")
-        except ImportError as error:
-            raise MissingExtra("convert", f"{error.name} is not installed", "pip install 'edgemm[convert]'") from error
-
-    def _write_gguf(self, path: Path) -> None:
-        from converters.gguf_model import write_encoder
-
-        write_encoder(path, self.checkpoint, self.row, self.sizes, self.weights, self.recipe.weights)
-
-    def _write_onnx(self, path: Path) -> None:
-        from converters.onnx_graph import EncoderGraph, save
-        from converters.onnx_int8 import FLOORS, Int8Linear, int8_table
-
-        graph = EncoderGraph(self.weights, self.sizes, self.checkpoint.pooling, self.checkpoint.normalize)
-        if self.recipe.weights == "int8":
-            graph = replace(graph, linear=Int8Linear(self.maxima, FLOORS[self.sizes.activation]), table=int8_table)
-        save(graph.model(), path)
-
-    def manifest(self, name: str) -> Manifest:
-        """The manifest as far as it is known before the comparison."""
-        return Manifest(
-            name=name,
-            task="embed",
-            architecture=self.checkpoint.model_type,
-            source=_source(self.checkpoint),
-            quantization=Quantization(self.recipe.target, scheme=self.recipe.scheme, kept=self.recipe.kept),
-            made_by=MadeBy(__version__, f"edgemm convert --to {self.recipe.target}"),
-            inputs=Inputs(
-                max_tokens=self.max_tokens,
-                pooling=self.checkpoint.pooling,
-                normalize=self.checkpoint.normalize,
-                dimensions=self.sizes.hidden,
-                query_prefix=self.checkpoint.prompts.get("query", ""),
-                document_prefix=self.document_prefix,
-            ),
-        )
-
-    def size_metrics(self, folder: Path) -> dict[str, float]:
-        size = sum(path.stat().st_size for path in folder.glob("model.*"))
-        return {
-            "bits_per_weight": 8 * size / self.checkpoint.weights,
-            "size_ratio": size / (4 * self.checkpoint.weights),
-        }
-
-    def finish(self, draft: Manifest, folder: Path, comparison: Comparison, metrics: dict[str, float]) -> Manifest:
-        """The draft with the verdict and the check values of the finished model."""
-        with models.open_embedder(folder) as embedder:
-            values = embedder.embed([CHECK_TEXT])[0][:_CHECK_VALUES]
-        tokens = self.tokenizer.ids([CHECK_TEXT])[0]
-        return replace(
-            draft,
-            quantization=replace(draft.quantization, bits_per_weight=metrics["bits_per_weight"]),
-            check=Check(CHECK_TEXT, tuple(tokens), tuple(float(v) for v in values)),
-            report=ReportSummary(comparison.passed, metrics),
-        )
+def dry_run(source: Path, target: str, options: Options, folder: Path) -> dict[str, Any]:
+    """What a GGUF conversion would write. `folder` is for trial files. Raises what `convert` raises for its source."""
+    recipe = find_recipe(target, options)
+    if recipe.format != "gguf":
+        raise UsageError("--dry-run", f"is not known for {target}", "use it with a gguf target")
+    return gguf_job.plan(gguf_job.prepare(_open(source, recipe), folder), recipe, options)
 
 
-def _recipe(target: str) -> Recipe:
+def find_recipe(target: str, options: Options) -> Recipe:
+    """The recipe of `target`; "gguf" with a budget is a recipe of its own. Raises `UsageError`."""
+    if target in ("gguf", BUDGET.target) and options.budget is not None:
+        return BUDGET
+    if target == "gguf":
+        raise UsageError("--to gguf", "needs to know how large it may be", "add --fit, --bpw or --device")
     if target not in RECIPES:
-        raise UsageError(f"--to {target[:40]}", "unknown target", f"known: {', '.join(RECIPES)}")
+        raise UsageError(f"--to {target[:40]}", "unknown target", f"known: gguf, {', '.join(RECIPES)}")
+    if options.budget is not None:
+        raise UsageError(f"--to {target}", "has a fixed size, a budget does not fit it", "use --to gguf")
     return RECIPES[target]
 
 
-def _step(stage: str) -> Progress:
-    done = _STEPS.index(stage) if stage in _STEPS else len(_STEPS)
-    return Progress(f"convert: {stage}", done, len(_STEPS), "steps")
+def _base_name(source: Path) -> str:
+    """The name of the checkpoint, of the package that a GGUF file lies in, or of the file."""
+    if source.is_dir():
+        return source.resolve().name
+    return source.parent.name if (source.parent / package.MANIFEST).is_file() else source.stem
 
 
-def _judge(name: str, comparison: Comparison, options: Options) -> None:
-    if comparison.failures and not options.accept_below_floor:
+def _open(source: Path, recipe: Recipe) -> Checkpoint | Path:
+    if source.is_dir():
+        return open_checkpoint(source)
+    if recipe.format != "gguf":
+        raise UsageError(source.name, f"a GGUF file cannot become {recipe.format}", "convert the original checkpoint")
+    return source
+
+
+def _build(opened: Checkpoint | Path, recipe: Recipe, name: str, folder: Path, options: Options) -> Work[Outcome]:
+    if recipe.format == "gguf":
+        return (yield from gguf_job.run(opened, recipe, name, folder, options))
+    assert isinstance(opened, Checkpoint)
+    return (yield from onnx_job.run(opened, recipe, name, folder, options))
+
+
+def _draft_key(source: Path, recipe: Recipe, options: Options) -> str:
+    """Names an unfinished conversion, so that repeating it goes on with it; empty for formats that start anew."""
+    if recipe.format != "gguf":
+        return ""
+    files = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.is_file())
+    files += [path for path in (Path(options.calibrate),) if path.is_file()]
+    facts = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    versions = (__version__, version("llama-cpp-python"))
+    text = repr((versions, str(source.resolve()), recipe.target, astuple(options), facts))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _write(folder: Path, recipe: Recipe, outcome: Outcome) -> package.Manifest:
+    content = report.report(recipe, outcome.comparison, outcome.notes) | outcome.details
+    summary = ReportSummary(outcome.comparison.passed, outcome.comparison.metrics)
+    manifest = replace(outcome.manifest, report=summary)
+    return package.write_manifest(folder, manifest, content, report.card(manifest, content))
+
+
+def _judge(name: str, outcome: Outcome, options: Options) -> None:
+    if outcome.comparison.failures and not options.accept_below_floor:
         fix = "choose a target with more bits, or keep it anyway with --accept-below-floor"
-        raise BelowFloor(name, "; ".join(comparison.failures), fix)
-
-
-def _source(checkpoint: Checkpoint) -> Source:
-    """Where the checkpoint came from, as `pull` noted it beside the files; else the folder's name."""
-    path = checkpoint.folder / "source.json"
-    noted: dict[str, str] = {}
-    if path.is_file():
-        try:
-            noted = {k: str(v) for k, v in json.loads(path.read_bytes()).items() if k in ("id", "revision", "licence")}
-        except (ValueError, AttributeError):
-            noted = {}
-    return Source(**{"id": checkpoint.folder.resolve().name} | noted, sha256=checkpoint.hashes())
+        raise BelowFloor(name, "; ".join(outcome.comparison.failures), fix)

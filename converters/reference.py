@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from converters.architectures import EncoderConfig, Weights
-from converters.checkpoint import Array
+from converters.architectures import EncoderConfig, Weights, architecture, read_config
+from converters.checkpoint import Array, Checkpoint
 
 Observer = Callable[[str, int, Array], None]
 
@@ -121,3 +121,10 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 def _ignore(_role: str, _layer: int, _x: Array) -> None:
     """Nobody looks at the activations."""
+
+
+def numpy_reference(checkpoint: Checkpoint) -> Reference:
+    """The forward pass of `checkpoint`. Raises `Unsupported` for a family without one."""
+    row = architecture(checkpoint.model_type, checkpoint.folder)
+    sizes = read_config(row, checkpoint.config, checkpoint.folder / "config.json")
+    return Reference(Weights(row, checkpoint), sizes, checkpoint.pooling, checkpoint.normalize)

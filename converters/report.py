@@ -1,7 +1,9 @@
 """The report card: what was compared, how it came out, on which machine; as JSON and as a page for people."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from converters.calibrate import HELD_OUT
@@ -15,32 +17,52 @@ _LABELS = {
     "cosine_min": "cosine to the fp32 checkpoint, least",
     "top10_overlap": "ten nearest neighbours that stay",
     "batch_invariance": "cosine of a text alone and in a batch, least",
-    "tokenizer_agreement": "texts with equal ids in llama.cpp and tokenizers",
-    "transformers_cosine_min": "cosine of our fp32 reference to transformers, least",
+    "tokenizer_agreement": "probe texts with equal ids in llama.cpp and tokenizers",
+    "transformers_cosine_min": "cosine of our full-precision model to transformers, least",
+    "transformers_divergence": "divergence of our full-precision build from transformers, nats a token",
+    "transformers_label_error": "difference of a label's score from transformers, share of the largest",
+    "divergence_mean": "divergence from the high-precision build, mean, nats a token",
+    "divergence_999": "divergence from the high-precision build, 99.9 % below",
+    "same_top_token": "tokens whose likeliest successor stays",
+    "perplexity": "perplexity on held-out text",
+    "perplexity_ratio": "perplexity, times that of the high-precision build",
+    "label_correlation": "correlation of the labels' scores with the high-precision build",
+    "tensors_exact": "tensors whose values are the checkpoint's own",
+    "tensor_error_max": "largest error of a tensor, share of its size",
+    "bytes": "size, MB",
     "size_ratio": "size, share of fp32",
     "bits_per_weight": "bits per weight",
     "load_seconds": "load time, s",
     "tokens_per_second": "speed, tokens/s",
+    "prefill_tokens_per_second": "speed of reading, tokens/s",
+    "memory_bytes": "peak memory while running, MB",
     "convert_seconds": "conversion, s",
 }
-_TASKS = {"embed": "An embedding model", "chat": "A chat model"}
-_PERCENT = {"top10_overlap", "tokenizer_agreement", "size_ratio"}
-_LIBRARIES = ("edgemm", "numpy", "onnx", "onnxruntime", "gguf", "llama-cpp-python", "tokenizers")
+_TASKS = {"embed": "An embedding model", "chat": "A chat model", "classify": "A classifier"}
+_PERCENT = {"top10_overlap", "tokenizer_agreement", "size_ratio", "same_top_token", "tensors_exact", "tensor_error_max"}
+_PRECISE = {"batch_invariance", "perplexity_ratio", "label_correlation", "transformers_label_error"}
+_LIBRARIES = ("edgemm", "numpy", "onnx", "onnxruntime", "llama-cpp-python", "tokenizers")
 
 
-def report(recipe: Recipe, comparison: Comparison, metrics: dict[str, float], notes: list[str]) -> dict[str, Any]:
+def report(recipe: Recipe, comparison: Comparison, notes: list[str]) -> dict[str, Any]:
     """report.json: figures, floor, verdict, machine and versions."""
     return {
         "target": recipe.target,
         "passed": comparison.passed,
         "failures": list(comparison.failures),
-        "metrics": metrics,
+        "metrics": comparison.metrics,
         "floor": asdict(recipe.floor),
         "texts": len(HELD_OUT),
         "notes": notes,
         "machine": Device.detect().summary(),
-        "versions": {name: version(name) for name in _LIBRARIES},
+        "versions": dict(_versions()),
     }
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for name in _LIBRARIES:
+        with suppress(PackageNotFoundError):
+            yield name, version(name)
 
 
 def card(manifest: Manifest, content: dict[str, Any]) -> str:
@@ -80,4 +102,7 @@ def rows(content: dict[str, Any]) -> list[tuple[str, str]]:
 def _shown(name: str, value: float) -> str:
     if name in _PERCENT:
         return f"{100 * value:.1f} %"
-    return f"{value:.5f}" if "cosine" in name or name == "batch_invariance" else f"{value:,.2f}"
+    if name.endswith("bytes"):
+        return f"{value / 1e6:,.1f}"
+    precise = "cosine" in name or "divergence" in name or name in _PRECISE
+    return f"{value:.5f}" if precise else f"{value:,.2f}"

@@ -83,6 +83,17 @@ def free_memory() -> int:
     return int(psutil.virtual_memory().available)
 
 
+def peak_memory(pid: int) -> int:
+    """The most bytes of RAM that process `pid` has held, mapped files included; elsewhere what it holds now."""
+    import psutil
+
+    usage = psutil.Process(pid).memory_info()
+    if sys.platform == "linux":
+        status = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text("ascii", "replace"))
+        return int(status[1]) << 10 if status else int(usage.rss)
+    return int(getattr(usage, "peak_wset", usage.rss))
+
+
 def parse_cpuinfo(text: str) -> tuple[str, set[str]]:
     """Processor name and feature words of /proc/cpuinfo, on x86-64 and on Arm."""
     name = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", text, re.MULTILINE)

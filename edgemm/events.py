@@ -4,7 +4,11 @@ An engine yields them, and raises an `EdgemmError` when it fails; a door (comman
 translates them. Nothing here knows who listens.
 """
 
+from collections.abc import Generator
 from dataclasses import dataclass
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +54,7 @@ class Done:
     @property
     def tokens_per_second(self) -> float:
         return self.generated_tokens / self.decode_seconds if self.decode_seconds > 0 else 0.0
+
+
+Work = Generator[Progress | Note, None, _T]
+"""A piece of work that tells how far it is, and ends with a value: `value = yield from work()`."""

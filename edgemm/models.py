@@ -20,7 +20,7 @@ from edgemm.errors import BadFile, EdgemmError, MissingExtra, UnknownModel, Usag
 from edgemm.events import Note, Progress
 from edgemm.package import Package
 from edgemm.settings import Settings
-from edgemm.tokenizer import open_tokenizer
+from edgemm.tokenizer import FILE, open_tokenizer
 
 Events = Iterator[Progress | Note | Package]
 
@@ -58,8 +58,9 @@ def open_chat(name: str | Path, options: ChatOptions | None = None) -> Chat:
     from edgemm.backends.worker import LoadOptions, Worker
 
     options = options or ChatOptions()
-    worker = Worker(_chat_file(name), LoadOptions(context=options.context, threads=_threads(options.threads)))
-    return Chat(worker, system=options.system, sampling=options.sampling)
+    model, tokenizer = _chat_files(name)
+    load = LoadOptions(context=options.context, threads=_threads(options.threads), tokenizer=tokenizer)
+    return Chat(Worker(model, load), system=options.system, sampling=options.sampling)
 
 
 def find(name: str | Path) -> Package:
@@ -148,14 +149,20 @@ def _encoder(found: Package, threads: int) -> Encoder:
     raise BadFile(found.path, "the package holds neither an .onnx nor a .gguf file", "pull or convert it again")
 
 
-def _chat_file(name: str | Path) -> Path:
+def _chat_files(name: str | Path) -> tuple[Path, Path | None]:
+    """The model, and its tokenizer.json where llama.cpp does not split text as the model was trained."""
     if _is_gguf(name):
-        return Path(name)
+        return Path(name), None
     found = find(name)
     gguf = found.file(".gguf")
     if found.manifest.task != "chat" or gguf is None:
-        raise UsageError(found.name, f"is an {found.manifest.task} model, not a chat model", "choose with -m")
-    return gguf
+        raise UsageError(found.name, f"is for {found.manifest.task}, not for chat", "choose with -m")
+    if found.manifest.chat is None or found.manifest.chat.tokenizer != FILE:
+        return gguf, None
+    tokenizer = found.file(FILE)
+    if tokenizer is None:
+        raise BadFile(found.path, f"the manifest names {FILE}, which is not there", "convert or pull the model again")
+    return gguf, tokenizer
 
 
 def _is_gguf(name: str | Path) -> bool:

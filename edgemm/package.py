@@ -16,11 +16,12 @@ from pathlib import Path, PurePosixPath
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from edgemm import paths
-from edgemm.errors import BadFile, ChecksumMismatch, EdgemmError, UnknownModel, disk_errors
+from edgemm import drafts, paths
+from edgemm.drafts import WORK as WORK
+from edgemm.errors import BadFile, Cancelled, ChecksumMismatch, EdgemmError, UnknownModel, disk_errors
 
 SCHEMA = 1
-TASKS = ("chat", "embed")
+TASKS = ("chat", "embed", "classify")
 MANIFEST, REPORT, CARD = "manifest.json", "report.json", "README.md"
 _VERIFIED = ".verified.json"
 _MAX_MANIFEST = 4 << 20
@@ -71,10 +72,14 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
-    """`context` is the trained length in tokens; `stop` are texts that end an answer beside the end token."""
+    """`context` is the trained length in tokens; `stop` are texts that end an answer beside the end token.
+
+    `tokenizer` is "gguf", or "tokenizer.json" where llama.cpp does not split text as the model was trained.
+    """
 
     context: int
     stop: tuple[str, ...] = ()
+    tokenizer: str = "gguf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,19 +203,25 @@ def remove(name: str) -> int:
 
 
 @contextmanager
-def staged(name: str) -> Iterator[Path]:
-    """A folder to fill. On a clean exit it replaces `<store>/<name>` in one rename; on any error it is deleted."""
+def staged(name: str, draft: str = "") -> Iterator[Path]:
+    """A folder to fill. On a clean exit it replaces `<store>/<name>` in one rename; on any error it is deleted.
+
+    With a `draft`, a key for what is made, an interrupted folder stays and is found again under the same key; other
+    drafts of that name are deleted. Raises `UsageError` while another process works on one.
+    """
     paths.check_name(name)
     recover()
-    folder = scratch(name, "new")
+    folder = drafts.find(name, draft) if draft else scratch(name, "new")
     with disk_errors(folder):
-        folder.mkdir(parents=True)
+        drafts.own(folder) if draft else folder.mkdir(parents=True)
     try:
         with disk_errors(paths.store() / name):
             yield folder
+            shutil.rmtree(folder / WORK, ignore_errors=True)
             _publish(folder, paths.store() / name)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+    except BaseException as error:
+        if not (draft and isinstance(error, (KeyboardInterrupt, GeneratorExit, Cancelled))):
+            shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
@@ -221,7 +232,7 @@ def write_manifest(folder: Path, manifest: Manifest, report: dict[str, Any] | No
     if card:
         write_text(folder / CARD, card)
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    listed = [n for n in names if n not in (MANIFEST, _VERIFIED)]
+    listed = [n for n in names if n not in (MANIFEST, _VERIFIED) and not n.startswith(f"{WORK}/")]
     entries = tuple(FileEntry(n, (folder / n).stat().st_size, sha256(folder / n)) for n in listed)
     complete = Manifest(**{f.name: getattr(manifest, f.name) for f in fields(manifest)} | {"files": entries})
     write_text(folder / MANIFEST, json.dumps(asdict(complete), indent=1, ensure_ascii=False) + "\n")
@@ -259,6 +270,8 @@ def recover() -> None:
         with suppress(OSError, ValueError):
             if state == "old":
                 shutil.rmtree(folder) if target.exists() else folder.rename(target)
+            elif state.startswith("draft."):
+                drafts.forget(folder)
             elif not psutil.pid_exists(int(state.rpartition(".")[2] or 0)):
                 shutil.rmtree(folder)
 

@@ -1,7 +1,8 @@
 """Text to token ids for encoders, by the model's own tokenizer.json (package `tokenizers`).
 
 Nothing is cut in silence: a text that is longer than the model's window is split into windows, cut, or
-refused, as the caller says. It knows no model and no vectors. Chat models carry their tokenizer in the GGUF.
+refused, as the caller says. It knows no model and no vectors. Chat models carry their tokenizer in the GGUF, and are
+read by tokenizer.json only where llama.cpp would split their text otherwise.
 """
 
 from collections.abc import Sequence
@@ -49,6 +50,11 @@ class Tokenizer:
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids with special tokens, of any length."""
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+
+    def text_ids(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Token ids of one text; without `parse_special` what looks like a control token stays text."""
+        self._tokenizer.encode_special_tokens = not parse_special
+        return list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
 
     def encode(self, texts: Sequence[str], max_tokens: int, overflow: Overflow = Overflow.SPLIT) -> list[Encoded]:
         """The rows of each text, each of at most `max_tokens` ids. Raises `PromptTooLong` under `REFUSE`."""

@@ -286,15 +286,19 @@ def prepare() -> None:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def main() -> None:
-    prepare()
-    results = [decode(), *embedding(), help_cpu(), cold_run(), *conversion(), cold_embed()]
-    table = Table("what", "value", "target", "met", "detail", title="edgemm bench")
+def table(results: Sequence[Result], title: str) -> Table:
+    shown = Table("what", "value", "target", "met", "detail", title=title)
     for r in results:
         sign = ">=" if r.larger_is_better else "<="
         value, target = f"{r.value:.2f} {r.unit}", f"{sign} {r.target:g} {r.unit}"
-        table.add_row(r.what, value, target, "yes" if r.met else "NO", r.detail)
-    Console(width=max(Console().width, 150)).print(table)
+        shown.add_row(r.what, value, target, "yes" if r.met else "NO", r.detail)
+    return shown
+
+
+def main() -> None:
+    prepare()
+    results = [decode(), *embedding(), help_cpu(), cold_run(), *conversion(), cold_embed()]
+    Console(width=max(Console().width, 150)).print(table(results, "edgemm bench"))
     print(Device.detect().summary())
     sys.exit(any(not r.met for r in results))
 

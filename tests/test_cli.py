@@ -201,7 +201,7 @@ def test_models_that_are_not_there(cli: Cli, gguf: Path, embedder: str) -> None:
     one_line(cli("run", "-m", "../x", "hi"), 2)
     one_line(cli("run", "-m", "a\x1b[2Jb", "hi"), 2)
     one_line(cli("run", "-m", "nowhere.gguf", "hi"), 2)
-    one_line(cli("run", "-m", embedder, "hi"), 2, "not a chat model")
+    one_line(cli("run", "-m", embedder, "hi"), 2, "not for chat")
     one_line(cli("embed", "-m", "smollm2-135m-instruct", stdin="x"), 2)
     one_line(cli("rm", "nothing"), 2)
     one_line(cli("show", "nothing"), 2)

@@ -48,6 +48,13 @@ def test_the_targets_are_named() -> None:
         assert f"`{target}`" in README or f"--to {target}" in README
 
 
+@pytest.mark.parametrize("name", ["architectures", "targets"])
+def test_the_tables_are_made_from_the_rows(name: str) -> None:
+    from converters import overview
+
+    assert f"<!-- {name} -->\n{getattr(overview, name)()}\n<!-- end -->" in README
+
+
 def test_the_changelog_names_the_version() -> None:
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert newest is not None

@@ -16,7 +16,8 @@ import pytest
 import tiny_gguf
 
 from edgemm.backends import Sampling
-from edgemm.backends.worker import LoadOptions, _Child, _load_request
+from edgemm.backends.process import ChildProcess
+from edgemm.backends.worker import LoadOptions, _load_request
 from edgemm.errors import EdgemmError
 
 FILES, SEED = 300, 20261124
@@ -42,7 +43,7 @@ class Loader:
     """Loads one file after the other in a child, as worker.py does with one."""
 
     def __init__(self) -> None:
-        self.child = _Child()
+        self.child = ChildProcess()
 
     def outcome(self, path: Path) -> str:
         """ "ran", the name of an error class, "died" or "hung"."""
@@ -71,7 +72,7 @@ class Loader:
 
     def replaced(self, why: str) -> str:
         self.child.kill()
-        self.child = _Child()
+        self.child = ChildProcess()
         return why
 
 

@@ -7,7 +7,9 @@ import tiny_bert
 
 from converters import oracle
 from converters.calibrate import HELD_OUT
-from converters.convert import Job, convert
+from converters.checkpoint import open_checkpoint
+from converters.convert import convert
+from converters.onnx_job import Job
 from converters.recipe import RECIPES
 from converters.verify import similarity
 from edgemm.package import Package
@@ -22,7 +24,7 @@ pytestmark = [
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_the_reference_is_transformers(activation: str, pooling: str, tmp_path: Path) -> None:
     folder = tiny_bert.write(tmp_path / "tiny", pooling=pooling, hidden_act=activation)
-    job = Job.read(folder, RECIPES["onnx-fp32"])
+    job = Job.read(open_checkpoint(folder), RECIPES["onnx-fp32"])
     rows = job.rows(HELD_OUT)
     assert similarity(job.reference.embed(rows), oracle.vectors(job.checkpoint, rows))["cosine_min"] > 0.99999
 

@@ -3,11 +3,12 @@
 Settings and tensor names of Hugging Face's BertModel; MiniLM, BGE, E5, GTE and Arctic embedding models use it.
 """
 
-from converters.architectures import Encoder
+from converters.architectures import Encoder, GGUFArchitecture
+from converters.architectures._encoder import BLOCK, EMBEDDINGS, IGNORED, KEYS, POSITIONS, TOKEN_TYPES, pooled_head
 
 _LAYER = "encoder.layer.{i}."
 
-ARCHITECTURE = Encoder(
+ONNX = Encoder(
     keys={
         "vocabulary": "vocab_size",
         "hidden": "hidden_size",
@@ -35,5 +36,16 @@ ARCHITECTURE = Encoder(
         "output_norm": _LAYER + "output.LayerNorm",
     },
     prefixes=("", "bert."),
-    gguf="bert",
+)
+
+GGUF = GGUFArchitecture(
+    name="bert",
+    keys=(*KEYS, POSITIONS),
+    modules=(*EMBEDDINGS, TOKEN_TYPES, *BLOCK),
+    strip=("bert.",),
+    ignored=(*IGNORED, r"^pooler\."),
+    heads={"classify": pooled_head("pooler.dense", "classifier")},
+    only={"hidden_act": ("gelu", "gelu_new"), "position_embedding_type": ("absolute",)},
+    defaults={"type_vocab_size": 2, "max_position_embeddings": 512},
+    encoder=True,
 )

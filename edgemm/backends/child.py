@@ -69,6 +69,12 @@ class Server:
                 self._stream(self._model.generate(request["tokens"], sampling, lambda: self._cancelled == number))
             case "logits":
                 self._send("reply", self._model.logits().tobytes())
+            case "score":
+                for logits in self._model.score(request["tokens"], request["answer"]):
+                    self._send("logits", logits.tobytes())
+                self._send("reply")
+            case "importance":
+                self._importance()
             case "encode":
                 self._send("reply", self._model.encode(request["rows"]).tobytes())
 
@@ -78,6 +84,11 @@ class Server:
         path = Path(request.pop("path"))
         self._model = LlamaCpp(path, **request)
         self._send("reply", info=asdict(self._model.info))
+
+    def _importance(self) -> None:
+        found = self._model.importance()
+        rows = [(name, len(sums), count) for name, (sums, count) in found.items()]
+        self._send("reply", b"".join(sums.tobytes() for sums, _ in found.values()), rows=rows)
 
     def _send(self, event: str, raw: bytes = b"", **fields: Any) -> None:
         write_frame(self._outbox, {"event": event, **fields}, raw)

@@ -4,7 +4,6 @@ One sequence, one KV cache: the longest prefix that a new prompt shares with the
 It knows no pipe, no chat and no file but the model's. API: llama.h of the installed llama-cpp-python.
 """
 
-import codecs
 import ctypes
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,12 +12,16 @@ from typing import Any
 
 import llama_cpp as llama
 import numpy as np
+from llama_cpp._ggml import libggml
 from numpy.typing import NDArray
 
 from edgemm.backends import ModelInfo, Prompt, Sampling
+from edgemm.backends.activations import Observer
+from edgemm.backends.detokenize import StreamText
 from edgemm.errors import BadFile, NotEnoughMemory, PromptTooLong
 from edgemm.events import Done, Progress, Token
 from edgemm.prompt import Message, render
+from edgemm.tokenizer import Tokenizer
 
 MAX_BATCH = 512
 _FIRST_CHUNK = 64
@@ -26,24 +29,44 @@ _CHUNK_SECONDS = 0.25  # so that a cancel between two chunks comes soon
 _PENALTY_WINDOW = 64
 _MAX_SEQUENCES = 64
 _PIECE = 1024
+_LOGITS_BYTES = 16 << 20  # logits on their way to the parent in one piece
 
 
 class LlamaCpp:
     """A loaded GGUF model. Not thread-safe: llama.cpp aborts the process when two threads share a context."""
 
-    def __init__(self, path: Path, *, context: int, threads: int, gpu_layers: int, embedding: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        context: int,
+        threads: int,
+        gpu_layers: int,
+        embedding: bool,
+        vocabulary_only: bool = False,
+        observe: bool = False,
+        exact: bool = False,
+        tokenizer: str = "",
+    ) -> None:
         self._path = path
+        self._tokenizer = Tokenizer(Path(tokenizer)) if tokenizer else None
         self._log = _Log()
-        self._model = self._load(path, gpu_layers)
+        self._observer = Observer(libggml, llama.ggml_backend_sched_eval_callback) if observe else None
+        self._model = self._load(path, gpu_layers, vocabulary_only)
         self._vocab = llama.llama_model_get_vocab(self._model)
-        self._context = self._open(context, threads, embedding)
-        self._memory = llama.llama_get_memory(self._context)
-        self._n_ctx = int(llama.llama_n_ctx(self._context))
+        self._has_encoder = bool(llama.llama_model_has_encoder(self._model))  # beside a decoder, as T5 has
+        self._context = None if vocabulary_only else self._open(context, threads, embedding, exact)
+        self._memory = llama.llama_get_memory(self._context) if self._context else None
+        self._n_ctx = int(llama.llama_n_ctx(self._context)) if self._context else 0
         self._cached: list[int] = []
         self._pieces: dict[int, bytes | None] = {}
         self._rate = 0.0  # tokens a second of the last prefill chunk
         self._template = llama.llama_model_chat_template(self._model, None)
         self._specials = self._control_texts()
+        ranks = not vocabulary_only and llama.llama_pooling_type(self._context) == llama.LLAMA_POOLING_TYPE_RANK
+        self._outputs = int(
+            llama.llama_model_n_cls_out(self._model) if ranks else llama.llama_model_n_embd(self._model)
+        )
         self.info = ModelInfo(
             architecture=self._meta("general.architecture"),
             context=self._n_ctx,
@@ -55,6 +78,8 @@ class LlamaCpp:
 
     def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
         """Token ids of `text`. `add_special`: with BOS/EOS or CLS/SEP as the model wants them."""
+        if self._tokenizer is not None:
+            return self._tokenizer.text_ids(text, add_special=add_special, parse_special=parse_special)
         raw = text.encode("utf-8", "replace")
         size = len(raw) + 8
         ids = (ctypes.c_int32 * size)()
@@ -83,8 +108,14 @@ class LlamaCpp:
                 "prompt", f"has {len(tokens)} tokens, this model takes {self._n_ctx - 1}", "try --ctx or a shorter one"
             )
         started = time.perf_counter()
-        reused = self._reuse(tokens)
-        yield from self._prefill(tokens, reused, cancelled)
+        reused = 0
+        if self._has_encoder:
+            self._forget()
+            self._read_source(tokens)
+            self._read([int(llama.llama_model_decoder_start_token(self._model))])
+        else:
+            reused = self._reuse(tokens)
+            yield from self._prefill(tokens, reused, cancelled)
         prefilled = time.perf_counter()
         count, reason = 0, "cancelled"
         if not cancelled():
@@ -102,13 +133,37 @@ class LlamaCpp:
         pointer = llama.llama_get_logits_ith(self._context, -1)
         return np.ctypeslib.as_array(pointer, (self.info.vocabulary,)).copy()
 
+    def score(self, tokens: Sequence[int], answer: Sequence[int] = ()) -> Iterator[NDArray[np.float32]]:
+        """Logits after each token, float32 (n, vocabulary), a few positions at a time. Nothing is kept for later.
+
+        With an encoder beside the decoder, `tokens` go into the encoder and the logits belong to `answer`.
+        """
+        self._forget()
+        if self._has_encoder:
+            self._read_source(tokens)
+            tokens = answer
+        if len(tokens) > self._n_ctx:
+            raise PromptTooLong("text", f"has {len(tokens)} tokens, this model takes {self._n_ctx}", "shorten it")
+        step = min(int(llama.llama_n_batch(self._context)), max(1, _LOGITS_BYTES // (4 * self.info.vocabulary)))
+        for start in range(0, len(tokens), step):
+            chunk = tokens[start : start + step]
+            self._decode_batch([(0, start + i, token) for i, token in enumerate(chunk)])
+            pointer = llama.llama_get_logits(self._context)
+            yield np.ctypeslib.as_array(pointer, (len(chunk), self.info.vocabulary))
+        self._forget()
+
+    def importance(self) -> dict[str, tuple[NDArray[np.float64], int]]:
+        """For each matrix that was used: the sums of its squared inputs by column, and how many rows they are of."""
+        seen = self._observer
+        return {name: (seen.sums[name], seen.counts[name]) for name in seen.sums} if seen else {}
+
     def encode(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Pooled embeddings, not normalized: float32 (len(rows), dimensions)."""
         longest = max(map(len, rows))
         most = int(llama.llama_n_ubatch(self._context))  # an encoder reads a batch in one go
         if longest > most:
             raise PromptTooLong("text", f"has {longest} tokens, this model takes {most}", "shorten or split it")
-        vectors = np.empty((len(rows), self.info.dimensions), np.float32)
+        vectors = np.empty((len(rows), self._outputs), np.float32)
         start = 0
         while start < len(rows):
             end, tokens = start, 0
@@ -120,21 +175,34 @@ class LlamaCpp:
         return vectors
 
     def _encode_batch(self, rows: Sequence[Sequence[int]], out: NDArray[np.float32]) -> None:
-        batch = llama.llama_batch_init(sum(map(len, rows)), 0, 1)
+        if self._memory:
+            llama.llama_memory_clear(self._memory, True)
+        self._decode_batch([(i, position, token) for i, row in enumerate(rows) for position, token in enumerate(row)])
+        for i in range(len(rows)):
+            pointer = llama.llama_get_embeddings_seq(self._context, i)
+            out[i] = np.ctypeslib.as_array(pointer, (out.shape[1],))
+
+    def _decode_batch(self, places: Sequence[tuple[int, int, int]]) -> None:
+        """Read (sequence, position, token), with an output for each."""
+        batch = llama.llama_batch_init(len(places), 0, 1)
         try:
-            places = [(i, position, token) for i, row in enumerate(rows) for position, token in enumerate(row)]
             for slot, (sequence, position, token) in enumerate(places):
                 batch.token[slot], batch.pos[slot] = token, position
                 batch.n_seq_id[slot], batch.seq_id[slot][0], batch.logits[slot] = 1, sequence, 1
             batch.n_tokens = len(places)
-            if self._memory:
-                llama.llama_memory_clear(self._memory, True)
             self._check(llama.llama_decode(self._context, batch))
         finally:
             llama.llama_batch_free(batch)
-        for i in range(len(rows)):
-            pointer = llama.llama_get_embeddings_seq(self._context, i)
-            out[i] = np.ctypeslib.as_array(pointer, (self.info.dimensions,))
+
+    def _read_source(self, tokens: Sequence[int]) -> None:
+        """Give `tokens` to the encoder; the decoder attends to them from then on."""
+        ids = (ctypes.c_int32 * len(tokens))(*tokens)
+        self._check(llama.llama_encode(self._context, llama.llama_batch_get_one(ids, len(tokens))))
+
+    def _forget(self) -> None:
+        self._cached = []
+        if self._memory:
+            llama.llama_memory_clear(self._memory, True)
 
     def _reuse(self, tokens: Sequence[int]) -> int:
         """Keep the common prefix in the KV cache and drop the rest; the last token is always read again."""
@@ -167,7 +235,7 @@ class LlamaCpp:
 
     def _decode(self, sampling: Sampling, cancelled: Callable[[], bool]) -> Iterator[Token | str]:
         """Tokens, and at last the reason of the end."""
-        text = _StreamText(sampling.stop)
+        text = StreamText(sampling.stop)
         sampler = self._sampler(sampling)
         try:
             for _ in range(sampling.max_tokens):
@@ -247,18 +315,28 @@ class LlamaCpp:
         llama.llama_model_meta_val_str(self._model, key.encode(), buffer, _PIECE)
         return buffer.value.decode("utf-8", "replace")
 
-    def _load(self, path: Path, gpu_layers: int) -> Any:
+    def _load(self, path: Path, gpu_layers: int, vocabulary_only: bool) -> Any:
         options = llama.llama_model_default_params()
+        options.vocab_only = vocabulary_only
         options.n_gpu_layers = gpu_layers if llama.llama_supports_gpu_offload() else 0
         model = llama.llama_model_load_from_file(str(path).encode(), options)
         if not model:
             raise BadFile(path, f"llama.cpp cannot load it ({self._log.last()})", "download or convert it again")
         return model
 
-    def _open(self, context: int, threads: int, embedding: bool) -> Any:
+    def _open(self, context: int, threads: int, embedding: bool, exact: bool) -> Any:
         options = llama.llama_context_default_params()
         options.n_ctx = context
-        options.n_batch = options.n_ubatch = context if embedding else min(MAX_BATCH, context)
+        whole = embedding or self._has_encoder  # an encoder reads its batch in one go
+        batch = context if whole else min(MAX_BATCH, context)
+        if embedding:  # llama.cpp's mean pooling asserts unless a batch is a multiple of the sequences
+            batch = -(-batch // _MAX_SEQUENCES) * _MAX_SEQUENCES
+        options.n_batch = options.n_ubatch = batch
+        if exact:
+            options.type_k = options.type_v = llama.GGML_TYPE_F32
+            options.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        if self._observer:
+            options.cb_eval = self._observer.callback
         options.n_threads = options.n_threads_batch = threads
         options.n_seq_max = _MAX_SEQUENCES if embedding else 1
         options.embeddings, options.kv_unified, options.no_perf = embedding, True, True
@@ -271,42 +349,8 @@ class LlamaCpp:
 
     def _check(self, code: int) -> None:
         if code:
-            self._cached = []
-            llama.llama_memory_clear(self._memory, True) if self._memory else None
+            self._forget()
             raise NotEnoughMemory(self._path, f"llama.cpp could not decode (code {code})", "try a smaller --ctx")
-
-
-class _StreamText:
-    """Bytes of tokens to text: a character is never split, and a text that may begin a stop text is held back."""
-
-    def __init__(self, stop: Sequence[str]) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._stop = tuple(s for s in stop if s)
-        self._held = ""
-        self.stopped = False
-
-    def add(self, piece: bytes) -> str:
-        if not self._stop:
-            return self._decoder.decode(piece)
-        self._held += self._decoder.decode(piece)
-        ends = [at for s in self._stop if (at := self._held.find(s)) >= 0]
-        if ends:
-            self.stopped = True
-            return self._held[: min(ends)]
-        keep = max((_overlap(self._held, s) for s in self._stop), default=0)
-        ready, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
-        return ready
-
-    def rest(self) -> Iterator[Token]:
-        """What was held back, when the answer ends in another way; its tokens were counted before."""
-        text = self._held + self._decoder.decode(b"", final=True)
-        if text:
-            yield Token(-1, text)
-
-
-def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of `text` begin `stop`."""
-    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
 
 
 class _Log:

@@ -6,13 +6,7 @@ at a time. No native library is imported here. The child (child.py) is started w
 needs no `__main__` guard.
 """
 
-import contextlib
-import os
 import queue
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgemm import device, errors, guard
 from edgemm.backends import ModelInfo, Prompt, Sampling
-from edgemm.backends.frames import Frame, read_frame, write_frame
+from edgemm.backends.frames import Frame
+from edgemm.backends.process import STEP_SECONDS, ChildProcess
 from edgemm.errors import EdgemmError, ModelStopped, NotEnoughMemory, UsageError
 from edgemm.events import Done, Progress, Token
 from edgemm.prompt import Message
@@ -35,22 +30,26 @@ _DEFAULT_CONTEXT = 4096
 _ENCODER_CONTEXT = 2048
 _CANCEL_SECONDS = 0.7  # then the child is killed, so that Ctrl-C always works within a second
 _START_SECONDS = 300.0
-_STEP_SECONDS = 0.1  # between two looks at whether the user wants to stop
 _DEATHS, _DEATHS_SECONDS = 2, 60.0
-_LOG_TAIL = 4096
-# OpenMP threads spin at every barrier. With libgomp's default of 300,000 rounds, one other busy program on the machine
-# makes a token take seconds; with 1,000 the speed on an idle machine is the same, and on a busy one it stays usable.
-_SPIN = "1000"
 
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """`context` 0: the trained length, at most 4,096. `threads` 0: one for each core. `gpu_layers` -1: all."""
+    """`context` 0: the trained length, at most 4,096. `threads` 0: one for each core. `gpu_layers` -1: all.
+
+    `vocabulary_only`: tokenize, nothing else; the file needs no weights. `observe`: collect what `importance` gives.
+    `exact`: keys and values in f32 and no fused attention, to compare with another engine. `tokenizer`: a
+    tokenizer.json that splits text instead of llama.cpp.
+    """
 
     context: int = 0
     threads: int = 0
     gpu_layers: int = -1
     embedding: bool = False
+    vocabulary_only: bool = False
+    observe: bool = False
+    exact: bool = False
+    tokenizer: Path | None = None
 
 
 class Worker:
@@ -62,7 +61,7 @@ class Worker:
         self._deaths: list[float] = []
         self._request_id = 0
         self._closed = False
-        self._child: _Child | None = _Child()  # it imports llama.cpp while the file is checked here
+        self._child: ChildProcess | None = ChildProcess()  # it imports llama.cpp while the file is checked here
         try:
             self._load = _load_request(path, self._options)
             self.info = self._start(self._child)
@@ -95,12 +94,44 @@ class Worker:
 
         return np.frombuffer(self._ask("logits")[1], np.float32)
 
+    def score(self, tokens: Sequence[int], answer: Sequence[int] = ()) -> Iterator["NDArray[np.float32]"]:
+        """Logits after each token, float32 (n, vocabulary), a few positions at a time, so that memory stays small.
+
+        With an encoder beside the decoder, `tokens` go into the encoder and the logits belong to `answer`.
+        """
+        import numpy as np
+
+        with self._turn:
+            child = self._send("score", {"tokens": list(tokens), "answer": list(answer)})
+            try:
+                while (frame := self._reply(child))[0]["event"] == "logits":
+                    yield np.frombuffer(frame[1], np.float32).reshape(-1, self.info.vocabulary)
+            finally:
+                child.running = None
+                if not child.finished:
+                    self._bury(child)
+
+    def importance(self) -> "dict[str, tuple[NDArray[np.float64], int]]":
+        """With `observe`: for each matrix the sums of its squared inputs by column, and of how many rows."""
+        import numpy as np
+
+        reply, raw = self._ask("importance")
+        found, at = {}, 0
+        for name, columns, count in reply["rows"]:
+            found[name] = (np.frombuffer(raw, np.float64, columns, at), count)
+            at += 8 * columns
+        return found
+
     def encode(self, rows: Sequence[Sequence[int]]) -> "NDArray[np.float32]":
         """Pooled embeddings, not normalized: float32 (len(rows), dimensions)."""
         import numpy as np
 
         _, raw = self._ask("encode", rows=[list(row) for row in rows])
         return np.frombuffer(raw, np.float32).reshape(len(rows), -1).copy()
+
+    def memory(self) -> int:
+        """The most bytes of RAM that the child has held, mapped weights included."""
+        return device.peak_memory(self._child.pid) if self._child else 0
 
     def cancel(self) -> None:
         """End the running `generate`. Safe from a signal handler: it takes no lock that `generate` holds."""
@@ -132,7 +163,7 @@ class Worker:
                 if not child.finished:  # interrupted: its late reply must not answer the next request
                     self._bury(child)
 
-    def _send(self, op: str, fields: dict[str, Any]) -> "_Child":
+    def _send(self, op: str, fields: dict[str, Any]) -> ChildProcess:
         if self._closed:
             raise UsageError(self._path.name, "the model is closed", "open it again")
         child = self._child
@@ -145,19 +176,19 @@ class Worker:
         child.write({"op": op, "id": self._request_id, **fields})
         return child
 
-    def _start(self, child: "_Child") -> ModelInfo:
+    def _start(self, child: ChildProcess) -> ModelInfo:
         child.write(self._load)
         child.begin(0)
         reply, _ = self._reply(child, _START_SECONDS)
         child.running = None
         return ModelInfo(**reply["info"])
 
-    def _restart(self) -> "_Child":
+    def _restart(self) -> ChildProcess:
         recent = [at for at in self._deaths if time.monotonic() - at < _DEATHS_SECONDS]
         if len(recent) >= _DEATHS:
             why = f"stopped {len(recent)} times within {_DEATHS_SECONDS:.0f} s"
             raise ModelStopped(self._path.name, why, "use another model, or wait a minute")
-        child = self._child = _Child()
+        child = self._child = ChildProcess()
         try:
             self.info = self._start(child)
         except BaseException:  # a child without a model serves nobody
@@ -165,7 +196,7 @@ class Worker:
             raise
         return child
 
-    def _reply(self, child: "_Child", seconds: float | None = None) -> Frame:
+    def _reply(self, child: ChildProcess, seconds: float | None = None) -> Frame:
         """The next frame of this request. Raises what the child reports, or why it died."""
         try:
             frame = child.read(seconds)
@@ -178,7 +209,7 @@ class Worker:
             raise _decoded_error(frame[0])
         return frame
 
-    def _events(self, child: "_Child", prompt_tokens: int) -> Iterator[Progress | Token | Done]:
+    def _events(self, child: ChildProcess, prompt_tokens: int) -> Iterator[Progress | Token | Done]:
         generated = 0
         while True:
             try:
@@ -198,11 +229,11 @@ class Worker:
                     yield Done(**frame)
                     return
 
-    def _reply_or_cancel(self, child: "_Child") -> Frame:
+    def _reply_or_cancel(self, child: ChildProcess) -> Frame:
         while True:
             wait = None if child.cancelled_at is None else child.cancelled_at + _CANCEL_SECONDS - time.monotonic()
             try:
-                frame = child.read(_STEP_SECONDS if wait is None else max(0.0, min(wait, _STEP_SECONDS)))
+                frame = child.read(STEP_SECONDS if wait is None else max(0.0, min(wait, STEP_SECONDS)))
             except queue.Empty:
                 if wait is not None and wait <= 0:
                     raise
@@ -213,7 +244,7 @@ class Worker:
                 raise _decoded_error(frame[0])
             return frame
 
-    def _settle(self, child: "_Child") -> None:
+    def _settle(self, child: ChildProcess) -> None:
         """Leave no request behind: cancel one that the caller abandoned, and kill a child that does not obey."""
         if child.running is not None and not child.finished and not child.dead:
             self.cancel()
@@ -225,12 +256,12 @@ class Worker:
                 self._bury(child)
         child.running = None
 
-    def _bury(self, child: "_Child") -> None:
+    def _bury(self, child: ChildProcess) -> None:
         child.kill()
         if self._child is child:
             self._child = None
 
-    def _died(self, child: "_Child") -> ModelStopped:
+    def _died(self, child: ChildProcess) -> ModelStopped:
         if self._closed:  # by another thread, which has taken the log with it
             return ModelStopped(self._path.name, "was closed while it worked", "open it again")
         self._deaths.append(time.monotonic())
@@ -239,91 +270,9 @@ class Worker:
         return ModelStopped(self._path.name, why, "ask again: the model is restarted once")
 
 
-class _Child:
-    """The process, its pipe and the thread that reads it."""
-
-    def __init__(self) -> None:
-        self.running: int | None = None
-        self.cancelled_at: float | None = None
-        self.finished = True
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
-        environment = {"GOMP_SPINCOUNT": _SPIN} | os.environ | {"GGML_NO_BACKTRACE": "1", "PYTHONPATH": _python_path()}
-        flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # Windows: Ctrl-C is the parent's to handle
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "edgemm.backends.child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=environment,
-            creationflags=flags,
-        )
-        self._frames: queue.Queue[Frame | None] = queue.Queue()
-        threading.Thread(target=self._pump, name="edgemm-worker", daemon=True).start()
-
-    @property
-    def dead(self) -> bool:
-        return self._process.poll() is not None
-
-    def begin(self, request: int) -> None:
-        self.running, self.cancelled_at, self.finished = request, None, False
-
-    def write(self, message: dict[str, Any]) -> None:
-        assert self._process.stdin is not None
-        try:
-            write_frame(self._process.stdin, message)
-        except (OSError, ValueError):
-            self._frames.put(None)  # the pipe is closed: the reader of the frames says why
-
-    def read(self, seconds: float | None = None) -> Frame | None:
-        """The next frame; None: the child is gone. Raises `queue.Empty` after `seconds`."""
-        frame = self._wait() if seconds is None else self._frames.get(timeout=seconds)
-        self.finished = frame is None or frame[0]["event"] in ("done", "reply", "error")
-        return frame
-
-    def _wait(self) -> Frame | None:
-        """Wait without an end, but in steps: on Windows nothing interrupts a single long wait."""
-        while True:
-            with contextlib.suppress(queue.Empty):
-                return self._frames.get(timeout=_STEP_SECONDS)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._log):
-            if stream is not None:
-                with contextlib.suppress(OSError):  # bytes that a dead child never read
-                    stream.close()
-
-    def last_words(self) -> str:
-        """Why the process ended, in a few words: an assert, a signal or the end of its log."""
-        code = self._process.wait()
-        self._log.seek(max(0, self._log.seek(0, 2) - _LOG_TAIL))
-        lines = [line.strip() for line in self._log.read().decode("utf-8", "replace").splitlines() if line.strip()]
-        cause = next((line for line in lines if "ASSERT" in line or "failed" in line), lines[-1] if lines else "")
-        return explain_exit(code, cause)
-
-    def _pump(self) -> None:
-        assert self._process.stdout is not None
-        try:
-            while (frame := read_frame(self._process.stdout)) is not None:
-                self._frames.put(frame)
-        except (OSError, ValueError):
-            pass
-        self._frames.put(None)
-
-
-def explain_exit(code: int, cause: str) -> str:
-    """ "model stopped: ..." for the exit code of a child (negative: a signal) and the end of its log."""
-    if -code == getattr(signal, "SIGILL", 4) or code == 0xC000001D:
-        return "model stopped: this CPU lacks an instruction that the installed llama.cpp build uses; reinstall it here"
-    if not cause and code < 0:
-        cause = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-    return f"model stopped: {cause or f'exit code {code}'}"
-
-
 def _load_request(path: Path, options: LoadOptions) -> dict[str, Any]:
     """Check the file and the memory before any native code runs."""
-    header = guard.check_gguf(path)
+    header = guard.check_gguf(path, vocabulary_only=options.vocabulary_only)
     trained = header.context_length
     if options.context > trained:
         raise UsageError(
@@ -342,15 +291,13 @@ def _load_request(path: Path, options: LoadOptions) -> dict[str, Any]:
         "threads": options.threads or device.cores(),
         "gpu_layers": options.gpu_layers if options.gpu_layers >= 0 else 999,
         "embedding": options.embedding,
+        "vocabulary_only": options.vocabulary_only,
+        "observe": options.observe,
+        "exact": options.exact,
+        "tokenizer": str(options.tokenizer.resolve()) if options.tokenizer else "",
     }
 
 
 def _decoded_error(frame: dict[str, Any]) -> EdgemmError:
     kind = getattr(errors, str(frame["kind"]), EdgemmError)
     return kind(frame["what"], frame["why"], frame["fix"])
-
-
-def _python_path() -> str:
-    """The child finds edgemm where the parent found it, installed or not."""
-    here = str(Path(__file__).resolve().parents[2])
-    return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])

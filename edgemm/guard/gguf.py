@@ -19,7 +19,7 @@ _MAX_HEADER = 256 << 20
 _MAX_KEYS, _MAX_TENSORS, _MAX_NAME = 4096, 65536, 64
 _MAX_LAYERS, _MAX_CONTEXT = 512, 1 << 27
 # ggml type id -> (values a block, bytes a block), from ggml.h and ggml-common.h
-_TYPES = {
+BLOCKS = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 36),
     10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292),
     16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82),
@@ -48,12 +48,18 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class GGUFHeader:
-    """What a GGUF file says about itself, after the checks."""
+    """What a GGUF file says about itself, after the checks.
+
+    `data_start` is the byte that tensor offsets count from; `spans` are the first and last byte of each value, its
+    type included.
+    """
 
     path: Path
     metadata: dict[str, Any]
     tensors: tuple[Tensor, ...]
     file_bytes: int
+    data_start: int
+    spans: dict[str, tuple[int, int]]
 
     @property
     def architecture(self) -> str:
@@ -85,18 +91,27 @@ class GGUFHeader:
         return 8 * sum(tensor.bytes for tensor in self.tensors) / max(1, self.weights)
 
 
-def check_gguf(path: Path) -> GGUFHeader:
-    """Read and check the header of `path`. Raises `BadFile` for a damaged or lying file, or `Unsupported`."""
+def check_gguf(path: Path, *, vocabulary_only: bool = False) -> GGUFHeader:
+    """Read and check the header of `path`. Raises `BadFile` for a damaged or lying file, or `Unsupported`.
+
+    `vocabulary_only`: a file without weights, as the converter writes it to try a tokenizer.
+    """
+    header = read_gguf(path)
+    _check_architecture(header)
+    if not vocabulary_only:
+        _check_numbers(header)
+    _check_vocabulary(header)
+    return header
+
+
+def read_gguf(path: Path) -> GGUFHeader:
+    """The header of any GGUF file, bounded and consistent in itself; what it describes is not looked at."""
     with disk_errors(path), open(path, "rb") as file:
         size = file.seek(0, 2)
         if size < 24:
             raise BadFile(path, f"truncated: a GGUF header needs 24 bytes, has {size}", _FIX)
         file.seek(0)
-        header = _Reader(path, file, size).header()
-    _check_architecture(header)
-    _check_numbers(header)
-    _check_vocabulary(header)
-    return header
+        return _Reader(path, file, size).header()
 
 
 def kv_cache_bytes(header: GGUFHeader, context: int) -> int:
@@ -170,19 +185,22 @@ class _Reader:
             raise self.bad(f"GGUF version {version}, edgemm reads 2 and 3")
         tensors = self.count("the number of tensors", _MAX_TENSORS)
         keys = self.count("the number of keys", _MAX_KEYS)
-        metadata = self.metadata(keys)
+        metadata, spans = self.metadata(keys)
         table = [self.tensor() for _ in range(tensors)]
-        self.check_layout(table, metadata)
-        return GGUFHeader(self.path, metadata, tuple(table), self.file_bytes)
+        start = self.check_layout(table, metadata)
+        return GGUFHeader(self.path, metadata, tuple(table), self.file_bytes, start, spans)
 
-    def metadata(self, keys: int) -> dict[str, Any]:
+    def metadata(self, keys: int) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
         found: dict[str, Any] = {}
+        spans = {}
         for _ in range(keys):
             key = self.string()
             if key in found:
                 raise self.bad(f"the key {key!r} stands twice")
+            start = self.at
             found[key] = self.value(int(self.number("I")), key)
-        return found
+            spans[key] = (start, self.at)
+        return found, spans
 
     def tensor(self) -> Tensor:
         name = self.string()
@@ -193,21 +211,22 @@ class _Reader:
             raise self.bad(f"{name} has {axes} axes")
         shape = struct.unpack(f"<{axes}Q", self.take(8 * axes))
         kind, offset = int(self.number("I")), int(self.number("Q"))
-        if kind not in _TYPES:
+        if kind not in BLOCKS:
             raise self.bad(f"{name} has the unknown type {kind}")
-        block, size = _TYPES[kind]
+        block, size = BLOCKS[kind]
         values = math.prod(shape)
         if not 0 < values < 1 << 48 or shape[0] % block:
             raise self.bad(f"{name} has the shape {list(shape)}, which type {kind} cannot hold")
         return Tensor(name, shape, kind, offset, values // block * size)
 
-    def check_layout(self, tensors: list[Tensor], metadata: dict[str, Any]) -> None:
+    def check_layout(self, tensors: list[Tensor], metadata: dict[str, Any]) -> int:
+        """The byte that the offsets count from."""
         alignment = metadata.get("general.alignment", 32)
         if not _is_int(alignment) or not 8 <= alignment <= 4096 or alignment & (alignment - 1):
             raise self.bad(f"general.alignment is {alignment}, not a small power of two")
         if len({tensor.name for tensor in tensors}) != len(tensors):
             raise self.bad("a tensor name stands twice")
-        start = -(-self.at // alignment) * alignment
+        start: int = -(-self.at // alignment) * alignment
         end = 0
         for tensor in sorted(tensors, key=lambda t: t.offset):
             if tensor.offset % alignment or tensor.offset < end:
@@ -215,6 +234,7 @@ class _Reader:
             end = tensor.offset + tensor.bytes
         if start + end > self.file_bytes:
             raise self.bad(f"truncated: needs {start + end} bytes, has {self.file_bytes}")
+        return start
 
 
 def _check_architecture(header: GGUFHeader) -> None:
@@ -227,8 +247,6 @@ def _check_architecture(header: GGUFHeader) -> None:
         )
     if header.get("expert_count", 0) != 0:
         raise Unsupported(header.path, "mixture-of-experts models are not supported", "use a dense model")
-    if not header.tensors:
-        raise BadFile(header.path, "the file holds no tensors", _FIX)
 
 
 # key -> least, most; a float where the limits are floats. A value outside trips an assert or an allocation.
@@ -255,6 +273,8 @@ _REQUIRED = ("block_count", "context_length", "embedding_length")
 
 
 def _check_numbers(header: GGUFHeader) -> None:
+    if not header.tensors:
+        raise BadFile(header.path, "the file holds no tensors", _FIX)
     for key, (least, most) in _RANGES.items():
         value = header.get(key)
         if value is None and key not in _REQUIRED:

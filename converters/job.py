@@ -1,0 +1,70 @@
+"""What every conversion needs and gives, whatever its format: options in, an outcome out."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from converters.checkpoint import Checkpoint
+from converters.recipe import Recipe
+from converters.verify import Comparison
+from edgemm import __version__
+from edgemm.package import MadeBy, Manifest, Source
+
+CHECK_TEXT = "edgemm checks that nothing was swapped: 1, 2, 3."
+CHECK_VALUES = 8  # of the vector of `CHECK_TEXT`, kept in the manifest
+BUILT_IN, NONE = "builtin", "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How large the result may be: `bytes` of file, or `bits` per weight, or `ram` bytes with `context` tokens."""
+
+    bytes: int = 0
+    bits: float = 0.0
+    ram: int = 0
+    context: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to convert.
+
+    `accept_below_floor`: keep a bad package. `oracle`: compare with transformers too, where it is installed.
+    `calibrate`: "builtin", "none", a text file or an importance matrix. `compare`: run the result beside a
+    high-precision build. `threads` 0: one for each core. `save_importance`: where to write the matrix.
+    """
+
+    accept_below_floor: bool = False
+    oracle: bool = True
+    calibrate: str = BUILT_IN
+    compare: bool = True
+    budget: Budget | None = None
+    threads: int = 0
+    save_importance: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A finished model in a staged folder: its manifest without files, the verdict, and what the report adds."""
+
+    manifest: Manifest
+    comparison: Comparison
+    notes: list[str]
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def made_by(recipe: Recipe) -> MadeBy:
+    return MadeBy(__version__, f"edgemm convert --to {recipe.target}")
+
+
+def source_of(checkpoint: Checkpoint) -> Source:
+    """Where the checkpoint came from, as `pull` noted it beside the files; else the folder's name."""
+    path = checkpoint.folder / "source.json"
+    noted: dict[str, str] = {}
+    if path.is_file():
+        try:
+            noted = {k: str(v) for k, v in json.loads(path.read_bytes()).items() if k in ("id", "revision", "licence")}
+        except (ValueError, AttributeError):
+            noted = {}
+    return Source(**{"id": checkpoint.folder.resolve().name} | noted, sha256=checkpoint.hashes())
