@@ -15,8 +15,8 @@ from typing import Any
 
 from converters import gguf_job, onnx_job, report
 from converters.checkpoint import Checkpoint, open_checkpoint
+from converters.job import BUILT_IN, Outcome
 from converters.job import Options as Options
-from converters.job import Outcome
 from converters.recipe import BUDGET, RECIPES, Recipe
 from edgemm import __version__, package, paths
 from edgemm.errors import BelowFloor, UsageError
@@ -66,6 +66,9 @@ def find_recipe(target: str, options: Options) -> Recipe:
         raise UsageError(f"--to {target[:40]}", "unknown target", f"known: gguf, {', '.join(RECIPES)}")
     if options.budget is not None:
         raise UsageError(f"--to {target}", "has a fixed size, a budget does not fit it", "use --to gguf")
+    ours = {"--calibrate": options.calibrate != BUILT_IN, "--save-importance": options.save_importance is not None}
+    for option in (name for name, given in ours.items() if given and RECIPES[target].format != "gguf"):
+        raise UsageError(option, f"is not known for {target}", "use it with a gguf target")
     return RECIPES[target]
 
 

@@ -94,7 +94,9 @@ def _unbudgeted(job: Job) -> dict[str, str]:
 
 
 def _draft(job: Job, recipe: Recipe, types: dict[str, str]) -> Draft:
-    written: Settings = {"general.file_type": setting(recipe.file_type), "general.quantization_version": setting(2)}
+    written: Settings = {"general.quantization_version": setting(2)}
+    if recipe.file_type >= 0:
+        written["general.file_type"] = setting(recipe.file_type)
     return Draft(job.settings | written, job.blueprint.tensors, types)
 
 
@@ -118,6 +120,8 @@ class _Run:
         self._check_options()
         if self.job.tokenizer is not None:
             package.write_text(self.folder / FILE, self.job.tokenizer.read_text("utf-8"))
+        if self.job.template:
+            package.write_text(self.folder / package.TEMPLATE, self.job.template)
         reference = yield from self._reference()
         importance_matrix = yield from self._importance(reference)
         if self.options.budget is not None:
@@ -160,7 +164,8 @@ class _Run:
     def _reference(self) -> Work[Path | None]:
         """The path of the high-precision build; None where it is not needed or not possible."""
         chat = self.job.task == "chat"
-        wanted = self.options.compare or (_is_guided(self.recipe, self.options) and self._collects)
+        guided, budget = _is_guided(self.recipe, self.options), self.options.budget is not None
+        wanted = self.options.compare or (guided and (budget or self._collects))  # what is measured is measured on it
         if not wanted or self.recipe.weights == "F32" or (chat and self.recipe.lossless):
             return None
         for kind in ("F16", "Q8_0") if chat else ("F32", "F16"):
@@ -331,7 +336,7 @@ class _Run:
             architecture=job.architecture,
             source=job.source,
             quantization=Quantization(self.recipe.target, metrics["bits_per_weight"], scheme, self.recipe.kept),
-            made_by=made_by(self.recipe),
+            made_by=made_by(self.recipe, self.options),
             inputs=job.inputs,
             chat=ChatFormat(job.context, tokenizer=tokenizer) if job.task == "chat" else None,
             check=Check(CHECK_TEXT, tuple(tokens)) if job.tokenizer else None,

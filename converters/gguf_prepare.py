@@ -29,7 +29,7 @@ _GRID_SAMPLE, _GRID_ERROR = 256, 1e-3
 
 @dataclass(frozen=True)
 class Job:
-    """`settings` is the whole header but for the file type. `inputs` is None for chats.
+    """`settings` is the whole header but for the file type. `inputs` is None for chats; `template` is theirs.
 
     `tokenizer` is None where only the GGUF file has one. `feeds_ids`: llama.cpp splits text otherwise than it, so that
     token ids come from it at run time too.
@@ -41,6 +41,7 @@ class Job:
     architecture: str
     context: int
     bos: int = -1
+    template: str = ""
     tokenizer: Path | None = None
     feeds_ids: bool = False
     agreement: Agreement | None = None
@@ -76,7 +77,8 @@ def from_checkpoint(checkpoint: Checkpoint, folder: Path) -> Job:
     del settings["general.name"]
     if found.name:
         settings["general.name"] = setting(found.name)
-    if template := gguf_vocab.chat_template(checkpoint):
+    template = gguf_vocab.chat_template(checkpoint)
+    if template:
         settings["tokenizer.chat_template"] = setting(template)
     types = next((t.shape[0] for t in blueprint.tensors if t.name == "token_types.weight"), 1)
     settings["tokenizer.ggml.token_type_count"] = setting(types)
@@ -88,6 +90,7 @@ def from_checkpoint(checkpoint: Checkpoint, folder: Path) -> Job:
         checkpoint.model_type,
         context,
         bos=vocabulary.keys.get("bos_token_id", -1) if vocabulary.keys.get("add_bos_token") else -1,
+        template=template,
         tokenizer=checkpoint.tokenizer,
         feeds_ids=not found.complete,
         agreement=found,
@@ -118,6 +121,7 @@ def from_file(path: Path) -> Job:
         header.architecture,
         header.context_length,
         bos=metadata.get("tokenizer.ggml.bos_token_id", -1) if adds else -1,
+        template=header.chat_template,
         tokenizer=tokenizer,
         feeds_ids=chat is not None and chat.tokenizer == FILE,
         inputs=inputs,

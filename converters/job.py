@@ -54,8 +54,16 @@ class Outcome:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-def made_by(recipe: Recipe) -> MadeBy:
-    return MadeBy(__version__, f"edgemm convert --to {recipe.target}")
+def made_by(recipe: Recipe, options: Options) -> MadeBy:
+    """The version and the command, with what decides the bytes."""
+    words = ["edgemm convert --to", "gguf" if options.budget else recipe.target]
+    if budget := options.budget:
+        words += [f"--fit {budget.bytes}"] if budget.bytes else []
+        words += [f"--bpw {budget.bits:g}"] if budget.bits else []
+        words += [f"--device ram={budget.ram},ctx={budget.context}"] if budget.ram else []
+    if options.calibrate != BUILT_IN:
+        words.append(f"--calibrate {Path(options.calibrate).name}")
+    return MadeBy(__version__, " ".join(words))
 
 
 def source_of(checkpoint: Checkpoint) -> Source:

@@ -133,7 +133,7 @@ class Job:
             architecture=self.checkpoint.model_type,
             source=source_of(self.checkpoint),
             quantization=Quantization(self.recipe.target, scheme=self.recipe.scheme, kept=self.recipe.kept),
-            made_by=made_by(self.recipe),
+            made_by=made_by(self.recipe, Options()),
             inputs=Inputs(
                 max_tokens=self.max_tokens,
                 pooling=self.checkpoint.pooling,

@@ -45,7 +45,7 @@ class Recipe:
     """`format` is "onnx" or "gguf"; `weights` the storage type of the matrices; `scheme` is for people.
 
     GGUF: `upgrades` are stored otherwise, `output` is the type of the output matrix, `file_type` llama.cpp's number
-    for the mixture (enum llama_ftype).
+    for the mixture (enum llama_ftype), -1 where it has none.
     """
 
     target: str
@@ -78,7 +78,7 @@ _OUTER = (Upgrade("attn_v.", "Q6_K", "outer"), Upgrade("ffn_down.", "Q6_K", "out
 _FOUR_BIT_FLOOR = Floor(0.95, 0.88, divergence=0.08)
 _FOUR_BIT = (Upgrade("attn_v.", "Q5_K", when="grouped"), Upgrade("ffn_down.", "Q5_K", "first eighth", "blind"))
 BUDGET = _gguf(
-    "fit", "", 0, "a type for each tensor, chosen by measured error to fit a size", Floor(0.95, 0.9, divergence=0.4)
+    "fit", "", -1, "a type for each tensor, chosen by measured error to fit a size", Floor(0.95, 0.9, divergence=0.4)
 )
 
 RECIPES = {

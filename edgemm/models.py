@@ -40,16 +40,16 @@ def open_model(name: str | Path, *, context: int = 0, threads: int = 0) -> Embed
 
     Raises `UnknownModel`, `BadFile`, `ChecksumMismatch`, `NotEnoughMemory` or `MissingExtra`.
     """
-    if _is_gguf(name) or (found := find(name)).manifest.task == "chat":
+    if _is_gguf(name) or find(name).manifest.task == "chat":
         return open_chat(name, ChatOptions(context=context, threads=threads))
-    return _embedder(found, EmbedOptions(threads=threads))
+    return open_embedder(name, EmbedOptions(threads=threads))
 
 
 def open_embedder(name: str | Path, options: EmbedOptions | None = None) -> Embedder:
     """Open an embedding model. Raises `UsageError` when `name` is something else."""
     found = find(name)
     if found.manifest.task != "embed":
-        raise UsageError(found.name, f"is a {found.manifest.task} model, not an embedding model", "choose with -m")
+        raise UsageError(found.name, f"is for {found.manifest.task}, not for embedding texts", "choose with -m")
     return _embedder(found, options or EmbedOptions())
 
 

@@ -22,7 +22,7 @@ from edgemm.errors import BadFile, Cancelled, ChecksumMismatch, EdgemmError, Unk
 
 SCHEMA = 1
 TASKS = ("chat", "embed", "classify")
-MANIFEST, REPORT, CARD = "manifest.json", "report.json", "README.md"
+MANIFEST, REPORT, CARD, TEMPLATE = "manifest.json", "report.json", "README.md", "chat_template.jinja"
 _VERIFIED = ".verified.json"
 _MAX_MANIFEST = 4 << 20
 _MAX_PATH = 200

@@ -144,6 +144,12 @@ def test_a_wrong_quantization_would_be_noticed() -> None:
     assert figures["top10_overlap"] < 0.9
 
 
+@pytest.mark.parametrize("option", [{"calibrate": "texts.txt"}, {"save_importance": Path("x")}])
+def test_options_of_gguf_are_refused_for_onnx(option: dict[str, object], checkpoint: Path) -> None:
+    with pytest.raises(UsageError, match="use it with a gguf target"):
+        made(checkpoint, "onnx-int8", **option)
+
+
 def test_an_unknown_target_names_the_known_ones(checkpoint: Path) -> None:
     with pytest.raises(UsageError, match="onnx-int8"):
         list(convert(checkpoint, "tflite"))

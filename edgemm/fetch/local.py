@@ -42,7 +42,7 @@ def gguf_package(path: Path, name: str, source: str, revision: str, licence: str
         with disk_errors(folder):
             shutil.copyfile(path, folder / path.name)
         if header.chat_template:
-            package.write_text(folder / "chat_template.jinja", header.chat_template)
+            package.write_text(folder / package.TEMPLATE, header.chat_template)
         manifest = Manifest(
             name=name,
             task="chat",
