@@ -4,6 +4,7 @@ from. A checkpoint and a finished GGUF file give the same kind of job. Nothing i
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -68,7 +69,9 @@ def from_checkpoint(checkpoint: Checkpoint, folder: Path) -> Job:
     """Raises `Unsupported` or `BadFile`. `folder` is for trial files."""
     blueprint = gguf_model.blueprint(checkpoint)
     general = {key: value for key, value in blueprint.settings.items() if key.startswith("general.")}
-    found = agreement.best(gguf_vocab.variants(checkpoint), Tokenizer(checkpoint.tokenizer), general, folder)
+    with ThreadPoolExecutor(1) as pool:
+        origin = pool.submit(source_of, checkpoint)  # every byte is hashed, meanwhile
+        found = agreement.best(gguf_vocab.variants(checkpoint), Tokenizer(checkpoint.tokenizer), general, folder)
     vocabulary = found.vocabulary.padded(blueprint.vocabulary_rows, checkpoint.tokenizer)
     if blueprint.task == "chat" and vocabulary.model == "gpt2" and "eos_token_id" not in vocabulary.keys:
         why = "no token is named that ends an answer, and llama.cpp would take any"
@@ -86,7 +89,7 @@ def from_checkpoint(checkpoint: Checkpoint, folder: Path) -> Job:
     return Job(
         blueprint,
         settings,
-        source_of(checkpoint),
+        origin.result(),
         checkpoint.model_type,
         context,
         bos=vocabulary.keys.get("bos_token_id", -1) if vocabulary.keys.get("add_bos_token") else -1,

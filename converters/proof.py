@@ -23,7 +23,7 @@ from edgemm.backends.worker import LoadOptions, Worker
 from edgemm.errors import BelowFloor, MissingExtra
 from edgemm.events import Done
 
-_SPEED_TOKENS = 32
+_SPEED_PROMPT, _SPEED_TOKENS = 128, 32
 _ORACLE_WEIGHTS = 2_000_000_000  # above, transformers needs more memory than a laptop has
 _ORACLE_PAIRS, _ORACLE_TOKENS = 4, 64
 _LEAST_TRUST, _MOST_DIVERGENCE, _MOST_ERROR = 0.999, 0.01, 0.02
@@ -48,7 +48,7 @@ def speed(model: Path, job: Job, threads: int = 0) -> Metrics:
             worker.encode(rows)
             rate = sum(map(len, rows)) / (time.perf_counter() - loaded)
             return _facts(loaded - started, rate, worker)
-        prompt = max(rows, key=len)[: worker.info.context - _SPEED_TOKENS - 1]
+        prompt = max(rows, key=len)[: min(_SPEED_PROMPT, worker.info.context - _SPEED_TOKENS - 1)]
         events = list(worker.generate(prompt, Sampling(max_tokens=_SPEED_TOKENS, temperature=0)))
         done = next(event for event in reversed(events) if isinstance(event, Done))
         facts = _facts(loaded - started, done.tokens_per_second, worker)

@@ -28,6 +28,7 @@ from edgemm.errors import disk_errors
 from edgemm.events import Progress
 
 SLAB = 1 << 22  # weights on their way in one piece: 16 MB as float32
+_AHEAD = 2  # slabs on their way for each thread
 _JOURNAL_SECONDS = 1.0
 
 Types = Mapping[str, str]
@@ -68,24 +69,23 @@ def write(
     """
     entries = draft.entries
     head = header(draft.settings, entries)
-    places = [len(head) + at for at in offsets(entries)]
+    places = [len(head) + at for at in (*offsets(entries), data_bytes(entries))]
     part = path.with_name(path.name + ".part")
-    journal = _Journal(part, head, [*places, draft.bytes], importance)
+    journal = _Journal(part, head, places, importance)
     total = sum(t.weights for t in draft.tensors)
     done = sum(t.weights for t in draft.tensors[: journal.complete])
     workers = threads or device.cores()
+    pieces = (slab for tensor in draft.tensors[journal.complete :] for slab in slabs(tensor, sizes))
     with disk_errors(path), ThreadPoolExecutor(workers) as pool, _open(part, head, journal) as file:
         try:
-            for index in range(journal.complete, len(entries)):
-                file.seek(places[index])
-                tensor = draft.tensors[index]
-                pieces = _quantized(pool, 2 * workers, slabs(tensor, sizes), entries[index], importance)
-                for weights, packed in pieces:
-                    file.write(packed.data)
-                    done += weights
-                    yield Progress(stage, done, total, "weights")
-                file.write(padding(entries[index].bytes))
-                journal.finished(index + 1, file)
+            file.seek(places[journal.complete])
+            for slab, packed in _quantized(pool, _AHEAD * workers, pieces, draft.types, importance):
+                file.write(packed.data)
+                done += slab.weights
+                yield Progress(stage, done, total, "weights")
+                if slab.is_last:
+                    file.write(padding(entries[journal.complete].bytes))
+                    journal.finished(journal.complete + 1, file)
             file.flush()
             os.fsync(file.fileno())
         finally:
@@ -104,18 +104,18 @@ def _open(path: Path, head: bytes, journal: "_Journal") -> BinaryIO:
 
 
 def _quantized(
-    pool: ThreadPoolExecutor, most: int, pieces: Iterable["Slab"], entry: Entry, importance: Importance
-) -> Iterator[tuple[int, ggml.Bytes]]:
-    """(weights, bytes) of each piece, in order; at most `most` are on their way."""
-    weights = importance.get(entry.name)
-    waiting: deque[tuple[int, Future[ggml.Bytes]]] = deque()
+    pool: ThreadPoolExecutor, most: int, pieces: Iterable["Slab"], types: Types, importance: Importance
+) -> Iterator[tuple["Slab", ggml.Bytes]]:
+    """Each piece and its bytes, in order. `most` are on their way, so that no thread waits for another's last one."""
+    waiting: deque[tuple[Slab, Future[ggml.Bytes]]] = deque()
     for piece in pieces:
-        waiting.append((piece.weights, pool.submit(piece.packed, entry.type, weights)))
+        name = piece.tensor.name
+        waiting.append((piece, pool.submit(piece.packed, types[name], importance.get(name))))
         if len(waiting) > most:
-            count, future = waiting.popleft()
-            yield count, future.result()
-    for count, future in waiting:
-        yield count, future.result()
+            first, packed = waiting.popleft()
+            yield first, packed.result()
+    for first, packed in waiting:
+        yield first, packed.result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,11 @@ class Slab:
     @property
     def weights(self) -> int:
         return (self.stop - self.start) * self.tensor.shape[-1]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it ends its tensor."""
+        return self.stop == (self.tensor.shape[0] if len(self.tensor.shape) > 1 else 1)
 
     def load(self) -> Array:
         columns = self.tensor.shape[-1]

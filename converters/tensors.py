@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from converters import ggml
 from converters.checkpoint import Array
 from converters.gguf_file import Entry, header, offsets
 from converters.gguf_model import Tensor
-from converters.operations import Add, ScaleIfTied
+from converters.operations import Add, Keep, ScaleIfTied
 from converters.quantize import Draft, slabs
 from edgemm import device
 from edgemm.errors import BadFile, BelowFloor, disk_errors
@@ -84,16 +85,30 @@ def _compare(path: Path, tensor: Tensor, entry: Entry, place: int, sizes: dict[s
     for source, raw in _pieces(path, tensor, entry, place):
         expected = tensor.operation.apply(source, sizes)
         values = ggml.dequantize(raw, entry.type, entry.columns).reshape(expected.shape)
-        if not np.isfinite(values).all():
+        off, whole = _squares(_less(values, expected), entry), _squares(expected, entry)
+        if not np.isfinite(off).all():
             return Error(float("inf"), float("inf"), exact=False)
-        back = tensor.operation.inverse(values, sizes)
-        there = ~np.isnan(back)  # what the operation dropped
-        exact = exact and _is_exact(raw, expected, entry) and _is_undone(back[there], source[there], entry, tensor)
-        with np.errstate(over="ignore"):  # then it is infinitely far off
-            difference += float(np.sum((back[there] - source[there]) ** 2, dtype=np.float64))
-            row = max(row, _worst_row(values, expected, entry))
-        size += float(np.sum(source[there] ** 2, dtype=np.float64))
+        row = max(row, float(np.sqrt(np.max(off / np.maximum(whole, np.finfo(np.float32).tiny)))))
+        exact = exact and _is_exact(raw, values, expected, entry)
+        if not isinstance(tensor.operation, Keep):  # else it is the same comparison
+            back = tensor.operation.inverse(values, sizes)
+            there = ~np.isnan(back)  # what the operation dropped is not
+            exact = exact and _is_undone(back[there], source[there], entry, tensor)
+            off, whole = _squares(_less(back[there], source[there]), entry), _squares(source[there], entry)
+        difference, size = difference + float(off.sum()), size + float(whole.sum())
     return Error((difference / size) ** 0.5 if size else float(difference > 0), row, exact)
+
+
+def _less(values: Array, others: Array) -> Array:
+    with np.errstate(invalid="ignore"):  # what is not finite is found by the caller
+        return values - others
+
+
+def _squares(values: Array, entry: Entry) -> NDArray[np.float64]:
+    """The sum of squares of each row."""
+    rows = values.reshape(-1, entry.columns)
+    with np.errstate(over="ignore", invalid="ignore"):  # then it is infinitely far off
+        return np.asarray(np.einsum("ij,ij->i", rows, rows), np.float64)
 
 
 def _pieces(path: Path, tensor: Tensor, entry: Entry, place: int) -> Iterator[tuple[Array, ggml.Bytes]]:
@@ -117,12 +132,12 @@ def _read(path: Path, file: BinaryIO, place: int, rows: int, row_bytes: int) -> 
     return np.frombuffer(raw, np.uint8).reshape(rows, row_bytes)
 
 
-def _is_exact(raw: ggml.Bytes, expected: Array, entry: Entry) -> bool:
+def _is_exact(raw: ggml.Bytes, values: Array, expected: Array, entry: Entry) -> bool:
     """Whether the file holds `expected` as its type holds it, to the bit."""
-    rows = expected.reshape(raw.shape[0], entry.columns)
     if entry.type in ggml.FLOATS:
+        rows = expected.reshape(raw.shape[0], entry.columns)
         return bool(np.array_equal(raw, ggml.quantize(rows, entry.type)))
-    return bool(np.array_equal(ggml.dequantize(raw, entry.type, entry.columns), rows))
+    return bool(np.array_equal(values, expected))
 
 
 def _is_undone(back: Array, source: Array, entry: Entry, tensor: Tensor) -> bool:
@@ -133,9 +148,3 @@ def _is_undone(back: Array, source: Array, entry: Entry, tensor: Tensor) -> bool
     off = np.abs(back.reshape(1, -1) - rounded)
     allowed = _ROUNDING[entry.type] if isinstance(tensor.operation, _ARITHMETIC) else 0.0
     return bool(np.all(off <= allowed * (1 + np.abs(rounded))))
-
-
-def _worst_row(values: Array, expected: Array, entry: Entry) -> float:
-    off = np.linalg.norm((values - expected).reshape(-1, entry.columns), axis=1)
-    size = np.linalg.norm(expected.reshape(-1, entry.columns), axis=1)
-    return float(np.max(np.where(off > 0, off / np.maximum(size, np.finfo(np.float32).tiny), 0)))

@@ -140,7 +140,8 @@ def test_no_scrap_of_a_dead_process_gets_into_the_package(
     check_nothing_half(home)
     done = subprocess.run(command(source, *fast), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert {p.name for p in (home / NAME).iterdir()} == {"README.md", "manifest.json", "model.gguf", "report.json"}
+    files = {"README.md", "manifest.json", "model.gguf", "report.json", "chat_template.jinja"}
+    assert {p.name for p in (home / NAME).iterdir()} == files
     package.verify(package.open_package(home / NAME))
     assert not list((home / ".partial").iterdir())
 
