@@ -15,7 +15,9 @@ from converters.convert import Options, convert
 from converters.quantize import Draft
 from converters.recipe import RECIPES
 from edgemm import package
+from edgemm.backends import Sampling
 from edgemm.backends.worker import LoadOptions, Worker
+from edgemm.events import Token
 from edgemm.package import Package
 
 pytestmark = [
@@ -203,3 +205,21 @@ def test_the_report_compares_with_transformers_itself(name: str, figure: str, tm
         assert metrics[figure] > 0.9999
     else:
         assert metrics[figure] < 0.001
+
+
+def test_an_encoder_beside_the_decoder_answers_a_message_as_transformers_does(tmp_path: Path) -> None:
+    """The message goes in as it is, split by tokenizer.json, which llama.cpp does not follow on every text."""
+    folder = tiny.write(tmp_path / "t5", CHATS["t5"])
+    found = made(folder, "gguf-f32")
+    text = "Das Haus ist wunderbar\nund alt."
+    expected = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text).ids
+    model = load(folder, CHATS["t5"])
+    with torch.inference_mode():
+        inputs = torch.tensor([expected])
+        answer = model.generate(inputs, max_new_tokens=12, do_sample=False, decoder_start_token_id=0)[0].tolist()[1:]
+    options = LoadOptions(exact=True, tokenizer=found.path / "tokenizer.json")
+    with Worker(found.path / "model.gguf", options) as worker:
+        prompt = worker.prompt([{"role": "user", "content": text}])
+        events = list(worker.generate(prompt.tokens, Sampling(max_tokens=12, temperature=0, repetition_penalty=1.0)))
+    assert prompt.tokens == expected
+    assert [event.id for event in events if isinstance(event, Token) and event.id >= 0] == answer

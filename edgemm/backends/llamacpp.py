@@ -90,7 +90,9 @@ class LlamaCpp:
         return list(ids[:count])
 
     def prompt(self, messages: Sequence[Message]) -> Prompt:
-        """A conversation by the model's own template."""
+        """A conversation by the model's own template. An encoder beside the decoder reads the last message as it is."""
+        if self._has_encoder and self._template is None:
+            return Prompt(self.tokenize(messages[-1]["content"], add_special=True))
         bos, eos = llama.llama_vocab_bos(self._vocab), llama.llama_vocab_eos(self._vocab)
         template = self._template.decode("utf-8", "replace") if self._template else ""
         rendered = render(template, messages, self._specials, self._text(bos), self._text(eos))
