@@ -178,15 +178,19 @@ def _sample(tensor: Tensor, sizes: Mapping[str, int]) -> Array:
     return tensor.operation.apply(rows, dict(sizes))
 
 
+def check_room(smallest: int, room: int, name: str, fixed: int = 0) -> None:
+    """Raises `UsageError` with the smallest possible size when matrices of that many bytes have no room."""
+    if smallest > room:
+        why = f"the smallest possible file has {smallest + fixed:,} bytes, the budget is {max(0, room + fixed):,}"
+        raise UsageError(name, why, "give a larger budget, or choose a smaller model")
+
+
 def fit(choices: Mapping[str, Sequence[Choice]], budget: int, name: str, fixed: int = 0) -> dict[str, str]:
     """The type of each matrix, so that their bytes stay within `budget` and the error is least.
 
     Raises `UsageError` with the smallest possible size when the budget is below it.
     """
-    smallest = sum(min(c.bytes for c in options) for options in choices.values())
-    if smallest > budget:
-        why = f"the smallest possible file has {smallest + fixed:,} bytes, the budget is {max(0, budget + fixed):,}"
-        raise UsageError(name, why, "give a larger budget, or choose a smaller model")
+    check_room(sum(min(c.bytes for c in options) for options in choices.values()), budget, name, fixed)
     low, high = 0.0, 1.0
     while _bytes(_at_price(choices, high)) > budget:
         high *= 16

@@ -142,6 +142,9 @@ class _Run:
 
     def _check_options(self) -> None:
         """What a user may have got wrong, before minutes are spent. Raises `UsageError` or `BadFile`."""
+        if self.options.budget is not None:
+            fixed, smallest = fixed_bytes(self.job), sum(map(allocate.smallest, _matrices(self.job)))
+            allocate.check_room(smallest, budget_bytes(self.job, self.options.budget) - fixed, self.name, fixed)
         if not _is_guided(self.recipe, self.options):
             if self.options.save_importance is not None:
                 why = f"{self.recipe.target} with --calibrate {self.options.calibrate} needs no importance matrix"

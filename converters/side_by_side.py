@@ -16,6 +16,7 @@ from edgemm.backends.worker import LoadOptions, Worker
 from edgemm.errors import UsageError, disk_errors
 from edgemm.events import Done, Note, Progress, Token
 from edgemm.guard.gguf import ENCODERS
+from edgemm.package import MANIFEST
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -72,7 +73,7 @@ def _measure(path: Path, header: guard.GGUFHeader, text: str, prompt: str) -> tu
         events = list(worker.generate(start, Sampling(max_tokens=_CONTINUE, temperature=0)))
         done = next(event for event in reversed(events) if isinstance(event, Done))
         facts = {
-            "file": path.name,
+            "model": path.parent.name if (path.parent / MANIFEST).is_file() else path.name,
             "bytes": header.file_bytes,
             "bits_per_weight": header.bits_per_weight,
             "tokens_per_second": round(done.tokens_per_second, 1),
@@ -86,7 +87,7 @@ def table(found: Figures) -> "Table":
 
     shown = Table("", "A", "B", title="B compared with A", title_justify="left")
     a, b = found["a"], found["b"]
-    shown.add_row("file", terminal.safe(a["file"]), terminal.safe(b["file"]))
+    shown.add_row("model", terminal.safe(a["model"]), terminal.safe(b["model"]))
     for label, key in (("size", "bytes"), ("peak memory", "memory_bytes")):
         shown.add_row(label, terminal.human_bytes(a[key]), terminal.human_bytes(b[key]))
     shown.add_row("bits per weight", f"{a['bits_per_weight']:.2f}", f"{b['bits_per_weight']:.2f}")

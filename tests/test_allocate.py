@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,14 @@ def test_a_budget_below_the_smallest_file_names_it(tmp_path: Path, cli: Cli, hom
     assert not list((home / ".partial").iterdir())
     assert cli("convert", source, "--fit", f"{least - 1}B", *FAST).returncode == 2
     assert cli("convert", source, "--fit", f"{least}B", *FAST).returncode == 0
+
+
+def test_a_budget_that_is_too_small_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    source = tiny_gguf.write(tmp_path / "tiny.gguf")
+    running = convert(source, "gguf", options=Options(oracle=False, budget=Budget(bytes=20_000)))
+    assert [event.stage for event in islice(running, 1) if isinstance(event, Progress)] == ["convert: read"]
+    with pytest.raises(UsageError, match="the smallest possible file has"):
+        next(running)
 
 
 def test_bits_per_weight_are_those_of_the_whole_file(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_two_builds_are_compared_in_a_table(source: Path, tmp_path: Path, cli: C
     assert done.returncode == 0, done.stderr
     rows = [line.split("│") for line in done.stdout.splitlines() if "│" in line]
     table = {cells[1].strip(): [cell.strip() for cell in cells[2:4]] for cells in rows}
-    assert table["file"] == ["tiny.gguf", "model.gguf"]
+    assert table["model"] == ["tiny.gguf", "small"]
     assert table["size"][0] == f"{source.stat().st_size / 1000:.1f} KB"
     assert table["size"][1] == f"{other.stat().st_size / 1000:.1f} KB"
     assert float(table["divergence, mean (nats)"][1]) > 0.001
