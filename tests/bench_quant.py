@@ -219,8 +219,10 @@ def main() -> None:
     rows = quality([m for m in arguments.models.split(",") if m], arguments.recipes.split(","), texts)
     results = bench_large.measure() if arguments.large else []
     console = Console(width=max(Console().width, 150))
-    console.print(table(rows))
-    console.print(bench.table(results, "a large checkpoint"))
+    if rows:
+        console.print(table(rows))
+    if results:
+        console.print(bench.table(results, "a large checkpoint"))
     print(Device.detect().summary())
     sys.exit(not all([*(row.plain_met and row.fit_met for row in rows), *(result.met for result in results)]))
 
