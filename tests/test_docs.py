@@ -3,11 +3,13 @@
 import re
 import shlex
 import tomllib
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, Cli
 
 import edgemm
+from edgemm.backends.worker import LoadOptions, Worker
 
 README = (ROOT / "README.md").read_text("utf-8")
 USE = README[README.index("## Use") : README.index("## What you can rely on")]
@@ -32,6 +34,13 @@ def test_the_commands_exist_with_their_options(command: str, cli: Cli) -> None:
     assert text.startswith("Usage") or "Usage:" in text
     for option in (word for word in words if word.startswith("--")):
         assert option in text
+
+
+@pytest.mark.starter
+def test_what_is_piped_into_the_small_model_fits_into_it(smollm2: Path) -> None:
+    [name] = re.findall(r"cat (\S+) \| edgemm run", README)
+    with Worker(smollm2, LoadOptions(vocabulary_only=True)) as worker:
+        assert len(worker.tokenize((ROOT / name).read_text("utf-8"))) < 3000  # of 4,096, with room for an answer
 
 
 def test_every_command_is_in_the_readme(cli: Cli) -> None:
