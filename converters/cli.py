@@ -123,12 +123,10 @@ def _print_plan(source: Path, target: str, options: Any, as_json: bool) -> None:
 
 def _source(name: str) -> Path:
     """The checkpoint folder or the GGUF file that `name` means."""
-    from edgemm import fetch, models
+    from edgemm import fetch, models, package
 
     path = Path(name)
-    if path.is_dir() and not (path / "manifest.json").is_file():
-        return path
-    if path.suffix == ".gguf" and path.is_file():
+    if models.is_gguf(path) or (path.is_dir() and not (path / package.MANIFEST).is_file()):
         return path
     try:
         return fetch.checkpoint(name)
@@ -143,9 +141,8 @@ def _source(name: str) -> Path:
 def _gguf(name: str) -> Path:
     from edgemm import models
 
-    path = Path(name)
-    if path.suffix == ".gguf" and path.is_file():
-        return path
+    if models.is_gguf(name):
+        return Path(name)
     found = models.find(name)
     file = found.file(".gguf")
     if file is None or found.manifest.task != "chat":

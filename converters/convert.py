@@ -67,7 +67,8 @@ def find_recipe(target: str, options: Options) -> Recipe:
     if options.budget is not None:
         raise UsageError(f"--to {target}", "has a fixed size, a budget does not fit it", "use --to gguf")
     ours = {"--calibrate": options.calibrate != BUILT_IN, "--save-importance": options.save_importance is not None}
-    for option in (name for name, given in ours.items() if given and RECIPES[target].format != "gguf"):
+    option = next((name for name, given in ours.items() if given), None)
+    if option is not None and RECIPES[target].format != "gguf":
         raise UsageError(option, f"is not known for {target}", "use it with a gguf target")
     return RECIPES[target]
 

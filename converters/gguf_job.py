@@ -115,13 +115,14 @@ class _Run:
     folder: Path
     options: Options
     notes: list[str] = field(default_factory=list)
+    reference_kind: str = ""  # the type of the matrices of the high-precision build
 
     def run(self) -> Work[Outcome]:
         self._check_options()
         if self.job.tokenizer is not None:
-            package.write_text(self.folder / FILE, self.job.tokenizer.read_text("utf-8"))
+            package.write_file(self.folder / FILE, self.job.tokenizer.read_text("utf-8"))
         if self.job.template:
-            package.write_text(self.folder / package.TEMPLATE, self.job.template)
+            package.write_file(self.folder / package.TEMPLATE, self.job.template)
         reference = yield from self._reference()
         importance_matrix = yield from self._importance(reference)
         if self.options.budget is not None:
@@ -177,7 +178,7 @@ class _Run:
             if path.is_file() or self._fits(draft.bytes):
                 if not path.is_file():
                     yield from write(path, draft, {}, self.job.blueprint.sizes, self.options.threads, "reference")
-                self._reference_kind = kind
+                self.reference_kind = kind
                 return path
         self.notes.append("not run beside a high-precision build: neither memory nor disk have room for one")
         return None
@@ -254,7 +255,7 @@ class _Run:
         saved = self._work / _TYPES
         if not saved.is_file():
             types = yield from self._fit(reference, matrix)
-            package.write_text(saved, json.dumps(types))
+            package.write_file(saved, json.dumps(types))
         saved_types: dict[str, str] = json.loads(saved.read_bytes())
         return saved_types
 
@@ -264,7 +265,7 @@ class _Run:
         choices = yield from allocate.measure(blueprint, matrix, self.options.threads)
         if reference is not None:
             loss = yield from trial.probe_judge(self.job, reference, CALIBRATION)
-            draft = self._reference_draft(self._reference_kind)
+            draft = self._reference_draft(self.reference_kind)
             weights = yield from sensitivity.measure(reference, draft, choices, matrix, blueprint.sizes, loss)
             choices = allocate.weighted(choices, weights)
         room = budget_bytes(self.job, self.options.budget) - fixed

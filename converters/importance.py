@@ -4,7 +4,6 @@ It is collected by running the model on calibration texts through the runtime, a
 as llama.cpp's imatrix tool writes (`<tensor>.in_sum2`, `<tensor>.counts`), so both can read each other's files.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from converters.checkpoint import Array
 from converters.gguf_file import Entry, header, padding, setting
 from converters.judge import Pair
 from converters.quantize import Importance
+from edgemm import package
 from edgemm.backends.worker import LoadOptions, Worker
 from edgemm.errors import BadFile, disk_errors
 from edgemm.events import Progress, Work
@@ -57,28 +57,14 @@ def save(path: Path, importance: Importance, dataset: str, tokens: int) -> None:
     entries = [Entry(name, array.shape, "F32") for name, array in arrays.items()]
     content = [header(dict(settings), entries)]
     content += [array.tobytes() + padding(array.nbytes) for array in arrays.values()]
-    _replace(path, b"".join(content))
+    package.write_file(path, b"".join(content))
 
 
 def copy(source: Path, target: Path) -> None:
     """Write the file `source` to `target`."""
     with disk_errors(source):
         content = source.read_bytes()
-    _replace(target, content)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """At once or not at all, so that an interrupted conversion takes no half of a matrix for a whole one."""
-    temporary = path.with_name(path.name + ".tmp")
-    with disk_errors(path):
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    package.write_file(target, content)
 
 
 def load(path: Path) -> dict[str, Array]:

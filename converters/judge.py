@@ -48,7 +48,7 @@ class ChatJudge:
                 at = 0
                 for p_logits, q_logits in zip(theirs.score(tokens, answer), ours.score(tokens, answer), strict=True):
                     p, q = log_softmax(p_logits), log_softmax(q_logits)
-                    divergences.append(np.sum(np.exp(p) * (p - q), axis=1))
+                    divergences.append(divergence(p, q))
                     same += int(np.sum(p.argmax(axis=1) == q.argmax(axis=1)))
                     following = scored[at + 1 : at + 1 + len(p)]
                     places = np.arange(len(following))
@@ -80,7 +80,7 @@ class ProbeJudge:
     def run(self, model: Path, stage: str, threads: int = 0) -> Work[Metrics]:
         yield Progress(stage, 0, len(self.pairs), "texts")
         found = log_probabilities(model, self.pairs, self.context, threads)
-        values = [np.sum(np.exp(p) * (p - q), axis=1) for p, q in zip(self.expected, found, strict=True)]
+        values = [divergence(p, q) for p, q in zip(self.expected, found, strict=True)]
         return {"loss": max(0.0, float(np.concatenate(values).mean()))}
 
 
@@ -118,6 +118,11 @@ def log_softmax(logits: Array) -> Array:
     """Log-probabilities of each row."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), np.float32)
+
+
+def divergence(p: Array, q: Array) -> Array:
+    """Kullback-Leibler divergence of `q` from `p`, both log-probabilities, of each row: nats."""
+    return np.asarray(np.sum(np.exp(p) * (p - q), axis=1))
 
 
 def windows(rows: Sequence[Sequence[int]], first: Sequence[int], size: int = WINDOW) -> list[Pair]:

@@ -110,7 +110,7 @@ class Job:
 
     def write_model(self, folder: Path) -> None:
         """The model file and the tokenizer."""
-        package.write_text(folder / "tokenizer.json", self.checkpoint.tokenizer.read_text("utf-8"))
+        package.write_file(folder / "tokenizer.json", self.checkpoint.tokenizer.read_text("utf-8"))
         try:
             self._write_onnx(folder / "model.onnx")
         except ImportError as error:

@@ -15,7 +15,7 @@ from converters.architectures import gguf_row
 from converters.calibrate import HELD_OUT
 from converters.gguf_file import header
 from converters.gguf_prepare import Job
-from converters.judge import Metrics, Pair, log_softmax
+from converters.judge import Metrics, Pair, divergence, log_softmax
 from converters.verify import similarity
 from edgemm import guard
 from edgemm.backends import Sampling
@@ -111,4 +111,4 @@ def _predicted(model: Path, job: Job, pairs: Sequence[Pair]) -> Metrics:
     with Worker(model, LoadOptions(exact=True)) as worker:
         ours = [np.concatenate(list(worker.score(text, answer))) for text, answer in pairs]
     p, q = log_softmax(np.concatenate(theirs)), log_softmax(np.concatenate(ours))
-    return {"transformers_divergence": float(max(0.0, np.sum(np.exp(p) * (p - q), axis=1).mean()))}
+    return {"transformers_divergence": float(max(0.0, divergence(p, q).mean()))}

@@ -10,7 +10,6 @@ import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from converters import ggml
 from converters.allocate import Choice, layer
@@ -19,11 +18,10 @@ from converters.gguf_model import Tensor
 from converters.judge import Judge
 from converters.quantize import Draft, Importance, slabs
 from edgemm.errors import disk_errors
-from edgemm.events import Progress, Work
+from edgemm.events import Progress, Work, value_of
 
 _PROBES = ("Q4_0", "F16")  # a type that hurts visibly and is made fast, and where rows have no blocks of 32
 _LEAST_ERROR = 1e-9
-_T = TypeVar("_T")
 # Bands of layers that are measured apart; fewer for models that take long each time.
 _BANDS, _MANY_WEIGHTS, _FEW_BANDS = 6, 2_000_000_000, 2
 
@@ -56,7 +54,7 @@ def measure(
                 probe = next(kind for kind in _PROBES if any(c.type == kind for c in choices[tensor.name]))
                 error += next(c.error for c in choices[tensor.name] if c.type == probe)
                 file.write(tensor, probe, importance)
-            figures = _ended(judge.run(copy, ""))
+            figures = value_of(judge.run(copy, ""))  # its own progress would hide how many groups are left
             for tensor in tensors:
                 file.write(tensor, "", importance)
             weight = max(0.0, figures["loss"]) / max(error, _LEAST_ERROR)
@@ -74,15 +72,6 @@ def _groups(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
     for tensor in tensors:
         found[role(tensor.name), max(0, layer(tensor.name)) * bands // max(1, layers)].append(tensor)
     return list(found.values())
-
-
-def _ended(work: Work[_T]) -> _T:
-    """The value that `work` ends with; its own progress would hide how many groups are left."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
 
 
 class _Patch:

@@ -58,3 +58,12 @@ class Done:
 
 Work = Generator[Progress | Note, None, _T]
 """A piece of work that tells how far it is, and ends with a value: `value = yield from work()`."""
+
+
+def value_of(work: Work[_T]) -> _T:
+    """Run `work` to its end, its progress unseen, and give its value."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]

@@ -40,7 +40,7 @@ def open_model(name: str | Path, *, context: int = 0, threads: int = 0) -> Embed
 
     Raises `UnknownModel`, `BadFile`, `ChecksumMismatch`, `NotEnoughMemory` or `MissingExtra`.
     """
-    if _is_gguf(name) or find(name).manifest.task == "chat":
+    if is_gguf(name) or find(name).manifest.task == "chat":
         return open_chat(name, ChatOptions(context=context, threads=threads))
     return open_embedder(name, EmbedOptions(threads=threads))
 
@@ -151,7 +151,7 @@ def _encoder(found: Package, threads: int) -> Encoder:
 
 def _chat_files(name: str | Path) -> tuple[Path, Path | None]:
     """The model, and its tokenizer.json where llama.cpp does not split text as the model was trained."""
-    if _is_gguf(name):
+    if is_gguf(name):
         return Path(name), None
     found = find(name)
     gguf = found.file(".gguf")
@@ -165,7 +165,8 @@ def _chat_files(name: str | Path) -> tuple[Path, Path | None]:
     return gguf, tokenizer
 
 
-def _is_gguf(name: str | Path) -> bool:
+def is_gguf(name: str | Path) -> bool:
+    """Whether `name` is the path of a .gguf file that is there."""
     return Path(name).suffix == ".gguf" and Path(name).is_file()
 
 

@@ -228,24 +228,24 @@ def staged(name: str, draft: str = "") -> Iterator[Path]:
 def write_manifest(folder: Path, manifest: Manifest, report: dict[str, Any] | None = None, card: str = "") -> Manifest:
     """Write report, card and manifest of a staged package; the file list is made from what lies in `folder`."""
     if report is not None:
-        write_text(folder / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        write_file(folder / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     if card:
-        write_text(folder / CARD, card)
+        write_file(folder / CARD, card)
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     listed = [n for n in names if n not in (MANIFEST, _VERIFIED) and not n.startswith(f"{WORK}/")]
     entries = tuple(FileEntry(n, (folder / n).stat().st_size, sha256(folder / n)) for n in listed)
     complete = Manifest(**{f.name: getattr(manifest, f.name) for f in fields(manifest)} | {"files": entries})
-    write_text(folder / MANIFEST, json.dumps(asdict(complete), indent=1, ensure_ascii=False) + "\n")
+    write_file(folder / MANIFEST, json.dumps(asdict(complete), indent=1, ensure_ascii=False) + "\n")
     return complete
 
 
-def write_text(path: Path, text: str) -> None:
+def write_file(path: Path, content: str | bytes) -> None:
     """Replace `path` atomically: temporary file, fsync, rename."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with disk_errors(path):
         try:
-            with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
+            with open(temporary, "wb") as file:
+                file.write(content.encode("utf-8") if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -351,7 +351,7 @@ def _check_files(package: Package, known: dict[str, list[int | str]]) -> None:
         seen[entry.path] = key
     if seen != known:
         with suppress(EdgemmError, OSError):  # a read-only store only costs the next start some time
-            write_text(package.path / _VERIFIED, json.dumps(seen))
+            write_file(package.path / _VERIFIED, json.dumps(seen))
 
 
 def _remembered(folder: Path) -> dict[str, list[int | str]]:

@@ -38,6 +38,7 @@ from converters.reference import numpy_reference
 from edgemm import models, paths
 from edgemm.backends.worker import LoadOptions, Worker
 from edgemm.device import Device
+from edgemm.events import value_of
 from edgemm.package import Package
 from edgemm.tokenizer import Overflow, Tokenizer
 
@@ -85,15 +86,6 @@ def last(events: Iterator[Any]) -> Any:
     for event in events:
         result = event
     return result
-
-
-def finish(work: Any) -> Any:
-    """The value that a piece of work ends with."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value
 
 
 def converted(source: Path, target: str, name: str, **options: Any) -> Path:
@@ -154,13 +146,13 @@ def measure(model: Model, target: str, folder: Path) -> Row:
     seen = importance.load(model.imatrix)
     theirs = llama_quantize.quantize(model.reference, folder, {"theirs": recipe.file_type}, seen)["theirs"]
     ours = converted(model.source, target, "ours", compare=False, calibrate=str(model.imatrix))
-    losses = [finish(model.judge.run(path, "judge"))["loss"] for path in (theirs, ours)]
+    losses = [value_of(model.judge.run(path, "judge"))["loss"] for path in (theirs, ours)]
     size = theirs.stat().st_size
     fitted, fitted_loss = 0, 0.0
     if target in FITTED:
         budget = Budget(bytes=size)
         path = converted(model.source, "gguf", "fitted", budget=budget, calibrate=str(model.imatrix))
-        fitted, fitted_loss = path.stat().st_size, finish(model.judge.run(path, "judge"))["loss"]
+        fitted, fitted_loss = path.stat().st_size, value_of(model.judge.run(path, "judge"))["loss"]
     return Row(model.name, target, size, losses[0], ours.stat().st_size, losses[1], fitted, fitted_loss)
 
 

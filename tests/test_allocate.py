@@ -23,7 +23,7 @@ from converters.job import Budget
 from converters.quantize import Draft, write
 from edgemm import guard
 from edgemm.errors import UsageError
-from edgemm.events import Progress, Work
+from edgemm.events import Progress, Work, value_of
 from edgemm.package import Package
 
 Choices = dict[str, list[Choice]]
@@ -295,12 +295,7 @@ def test_what_was_measured_is_put_back(tmp_path: Path) -> None:
             return {"loss": float(len(seen[-1]))}
 
     choices = {t.name: [Choice("F16", 2, 0.0), Choice("Q4_0", 1, 0.5)] for t in blueprint.tensors if t.is_matrix}
-    running = sensitivity.measure(reference, draft, choices, {}, blueprint.sizes, Differences())
-    try:
-        while True:
-            next(running)
-    except StopIteration as end:
-        weights = end.value
+    weights = value_of(sensitivity.measure(reference, draft, choices, {}, blueprint.sizes, Differences()))
     assert set(weights) == set(choices)
     assert set(weights.values()) == {2.0}
     assert sorted(min(names) for names in seen) == sorted(choices)

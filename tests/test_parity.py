@@ -17,7 +17,7 @@ from converters.recipe import RECIPES
 from edgemm import package
 from edgemm.backends import Sampling
 from edgemm.backends.worker import LoadOptions, Worker
-from edgemm.events import Token
+from edgemm.events import Token, value_of
 from edgemm.package import Package
 
 pytestmark = [
@@ -54,15 +54,6 @@ def made(folder: Path, target: str, options: Options = ALONE) -> Package:
     *_, found = convert(folder, target, options=options)
     assert isinstance(found, Package)
     return package.open_package(found.path)
-
-
-def finish(work: Any) -> Any:
-    """The result of a job, its progress unseen."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value
 
 
 def load(folder: Path, family: "tiny.Family") -> Any:
@@ -182,8 +173,8 @@ def test_every_value_of_a_bf16_checkpoint_comes_back_from_q8_0(name: str, tmp_pa
     blueprint = gguf_model.blueprint(open_checkpoint(folder))
     types = allocate.by_recipe(RECIPES["gguf-q8_0"], blueprint, guided=False)
     draft = Draft(blueprint.settings, blueprint.tensors, types)
-    finish(quantize.write(tmp_path / "model.gguf", draft, {}, blueprint.sizes))
-    errors = finish(tensors.check(tmp_path / "model.gguf", draft, blueprint.sizes))
+    value_of(quantize.write(tmp_path / "model.gguf", draft, {}, blueprint.sizes))
+    errors = value_of(tensors.check(tmp_path / "model.gguf", draft, blueprint.sizes))
     assert {tensor.source.dtype for tensor in blueprint.tensors} - {"F32"} == {"BF16"}
     assert 0 < max(error.relative for error in errors.values()) < 0.02
     assert all(errors[name].exact for name, kind in types.items() if kind == "F32")

@@ -175,4 +175,4 @@ def _etag(part: Path) -> str:
 
 
 def _remember(part: Path, etag: str) -> None:
-    package.write_text(_note(part), json.dumps({"etag": etag}))
+    package.write_file(_note(part), json.dumps({"etag": etag}))

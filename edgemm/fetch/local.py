@@ -42,7 +42,7 @@ def gguf_package(path: Path, name: str, source: str, revision: str, licence: str
         with disk_errors(folder):
             shutil.copyfile(path, folder / path.name)
         if header.chat_template:
-            package.write_text(folder / package.TEMPLATE, header.chat_template)
+            package.write_file(folder / package.TEMPLATE, header.chat_template)
         manifest = Manifest(
             name=name,
             task="chat",
@@ -86,7 +86,7 @@ def note_source(folder: Path, identity: str, revision: str, licence: str) -> Non
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     hashes = {p.relative_to(folder).as_posix(): package.sha256(p) for p in files}
     content = {"id": identity, "revision": revision, "licence": licence, "sha256": hashes}
-    package.write_text(folder / SOURCE, json.dumps(content, indent=1) + "\n")
+    package.write_file(folder / SOURCE, json.dumps(content, indent=1) + "\n")
 
 
 def held(name: str) -> tuple[Package | Path | None, str]:
