@@ -21,7 +21,8 @@ from converters.recipe import BUDGET, RECIPES, Recipe
 from edgemm import __version__, package, paths
 from edgemm.errors import BelowFloor, UsageError
 from edgemm.events import Note, Progress, Work
-from edgemm.package import Package, ReportSummary
+from edgemm.manifest import Manifest, ReportSummary
+from edgemm.package import Package
 
 Events = Iterator[Progress | Note | Package]
 
@@ -107,7 +108,7 @@ def _draft_key(source: Path, recipe: Recipe, options: Options) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _write(folder: Path, recipe: Recipe, outcome: Outcome) -> package.Manifest:
+def _write(folder: Path, recipe: Recipe, outcome: Outcome) -> Manifest:
     content = report.report(recipe, outcome.comparison, outcome.notes) | outcome.details
     summary = ReportSummary(outcome.comparison.passed, outcome.comparison.metrics)
     manifest = replace(outcome.manifest, report=summary)

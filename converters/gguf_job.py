@@ -29,7 +29,8 @@ from converters.verify import Comparison, compare, failures
 from edgemm import device, models, package
 from edgemm.errors import BadFile, UsageError, disk_errors
 from edgemm.events import Note, Progress, Work
-from edgemm.package import ChatFormat, Check, Manifest, Package, Quantization
+from edgemm.manifest import ChatFormat, Check, Manifest, Quantization
+from edgemm.package import Package
 from edgemm.tokenizer import FILE, Tokenizer
 
 MODEL = "model.gguf"

@@ -20,7 +20,7 @@ from converters.quantize import slabs
 from edgemm import guard, package
 from edgemm.backends.worker import LoadOptions, Worker
 from edgemm.errors import BadFile, EdgemmError, Unsupported
-from edgemm.package import Inputs, Source
+from edgemm.manifest import Inputs, Source
 from edgemm.tokenizer import FILE, Overflow, Tokenizer
 
 _ENCODER_WINDOW = 2048  # tokens that the runtime reads at once

@@ -9,7 +9,7 @@ from converters.checkpoint import Checkpoint
 from converters.recipe import Recipe
 from converters.verify import Comparison
 from edgemm import __version__
-from edgemm.package import MadeBy, Manifest, Source
+from edgemm.manifest import MadeBy, Manifest, Source
 
 CHECK_TEXT = "edgemm checks that nothing was swapped: 1, 2, 3."
 CHECK_VALUES = 8  # of the vector of `CHECK_TEXT`, kept in the manifest

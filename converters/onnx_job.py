@@ -16,7 +16,8 @@ from converters.verify import compare, similarity
 from edgemm import models, package
 from edgemm.errors import BelowFloor, MissingExtra, Unsupported
 from edgemm.events import Progress, Work
-from edgemm.package import Check, Inputs, Manifest, Package, Quantization
+from edgemm.manifest import Check, Inputs, Manifest, Quantization
+from edgemm.package import Package
 from edgemm.tokenizer import Overflow, Tokenizer
 
 _STEPS = ("read", "calibrate", "build", "verify", "write")

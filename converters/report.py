@@ -10,7 +10,7 @@ from converters.calibrate import HELD_OUT
 from converters.recipe import Recipe
 from converters.verify import Comparison
 from edgemm.device import Device
-from edgemm.package import Manifest
+from edgemm.manifest import Manifest
 
 _LABELS = {
     "cosine_mean": "cosine to the fp32 checkpoint, mean",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgemm import device
 from edgemm.backends import Encoder
 from edgemm.errors import UsageError
-from edgemm.package import Inputs
+from edgemm.manifest import Inputs
 from edgemm.tokenizer import Encoded, Overflow, Tokenizer
 
 Vectors = NDArray[np.float32]

@@ -11,118 +11,18 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
-from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
 from edgemm import drafts, paths
 from edgemm.drafts import WORK as WORK
 from edgemm.errors import BadFile, Cancelled, ChecksumMismatch, EdgemmError, UnknownModel, disk_errors
+from edgemm.manifest import SCHEMA, TASKS, FileEntry, Manifest, decode, read_json
 
-SCHEMA = 1
-TASKS = ("chat", "embed", "classify")
 MANIFEST, REPORT, CARD, TEMPLATE = "manifest.json", "report.json", "README.md", "chat_template.jinja"
 _VERIFIED = ".verified.json"
-_MAX_MANIFEST = 4 << 20
 _MAX_PATH = 200
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """A file of the package: POSIX `path` relative to the folder, size in bytes, sha256 in hex."""
-
-    path: str
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The checkpoint that the package was made from; `sha256` has one entry for each file read."""
-
-    id: str
-    revision: str = ""
-    licence: str = ""
-    sha256: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Quantization:
-    """`recipe` is a target such as "onnx-int8"; `kept` names what stays in higher precision."""
-
-    recipe: str
-    bits_per_weight: float = 0.0
-    scheme: str = ""
-    kept: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """How an encoder is fed: `pooling` is "mean", "cls" or "last"; prefixes are put before the text."""
-
-    max_tokens: int
-    pooling: str = "mean"
-    normalize: bool = True
-    dimensions: int = 0
-    query_prefix: str = ""
-    document_prefix: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ChatFormat:
-    """`context` is the trained length in tokens; `stop` are texts that end an answer beside the end token.
-
-    `tokenizer` is "gguf", or "tokenizer.json" where llama.cpp does not split text as the model was trained.
-    """
-
-    context: int
-    stop: tuple[str, ...] = ()
-    tokenizer: str = "gguf"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A fixed input: its token ids and the first values of its output, so that a swapped part is noticed."""
-
-    text: str
-    tokens: tuple[int, ...]
-    output: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ReportSummary:
-    passed: bool
-    metrics: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class MadeBy:
-    version: str
-    command: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """manifest.json. `task` is one of `TASKS`; `architecture` the checkpoint's model_type."""
-
-    name: str
-    task: str
-    architecture: str
-    source: Source
-    quantization: Quantization
-    made_by: MadeBy
-    schema: int = SCHEMA
-    files: tuple[FileEntry, ...] = ()
-    inputs: Inputs | None = None
-    chat: ChatFormat | None = None
-    check: Check | None = None
-    report: ReportSummary | None = None
-
-    @property
-    def bytes(self) -> int:
-        return sum(entry.bytes for entry in self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +43,7 @@ class Package:
     def report(self) -> dict[str, Any]:
         """report.json as a dictionary; empty for a package that was published ready-made."""
         path = self.path / REPORT
-        return _read_json(path) if path.is_file() else {}
+        return read_json(path) if path.is_file() else {}
 
 
 def open_package(folder: Path) -> Package:
@@ -162,7 +62,7 @@ def read_package(folder: Path) -> Package:
     path = folder / MANIFEST
     if not path.is_file():
         raise UnknownModel(folder.name, f"there is no {MANIFEST} in {folder}", "see `edgemm list`, or pull it again")
-    manifest = decode(Manifest, _read_json(path), path)
+    manifest = decode(Manifest, read_json(path), path)
     if manifest.schema != SCHEMA:
         raise BadFile(path, f"schema {manifest.schema}, this edgemm reads {SCHEMA}", "update edgemm or convert again")
     if manifest.task not in TASKS:
@@ -234,7 +134,7 @@ def write_manifest(folder: Path, manifest: Manifest, report: dict[str, Any] | No
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     listed = [n for n in names if n not in (MANIFEST, _VERIFIED) and not n.startswith(f"{WORK}/")]
     entries = tuple(FileEntry(n, (folder / n).stat().st_size, sha256(folder / n)) for n in listed)
-    complete = Manifest(**{f.name: getattr(manifest, f.name) for f in fields(manifest)} | {"files": entries})
+    complete = replace(manifest, files=entries)
     write_file(folder / MANIFEST, json.dumps(asdict(complete), indent=1, ensure_ascii=False) + "\n")
     return complete
 
@@ -274,53 +174,6 @@ def recover() -> None:
                 drafts.forget(folder)
             elif not psutil.pid_exists(int(state.rpartition(".")[2] or 0)):
                 shutil.rmtree(folder)
-
-
-def decode(kind: type[_T], data: Any, path: Path) -> _T:
-    """Build dataclass `kind` from JSON `data`; an unknown, missing or mistyped key is a `BadFile` that names it."""
-    if not isinstance(data, dict):
-        raise _mistyped(path, kind.__name__, data)
-    hints = get_type_hints(kind)
-    unknown = sorted(set(data) - set(hints))
-    if unknown:
-        raise BadFile(path, f"unknown key {unknown[0]!r} in {kind.__name__}", "update edgemm or convert again")
-    try:
-        return kind(**{key: _value(hints[key], value, path, key) for key, value in data.items()})
-    except TypeError as error:
-        raise BadFile(path, f"{kind.__name__}: {error}", "convert or pull the model again") from error
-
-
-def _value(hint: Any, value: Any, path: Path, key: str) -> Any:
-    """`value` as the type `hint`, which is a dataclass, a scalar, tuple[X, ...], dict[str, X] or X | None."""
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is UnionType:
-        return None if value is None else _value(next(a for a in args if a is not NoneType), value, path, key)
-    if is_dataclass(hint):
-        return decode(hint, value, path)  # type: ignore[arg-type]
-    if origin is tuple and isinstance(value, list):
-        return tuple(_value(args[0], item, path, key) for item in value)
-    if origin is dict and isinstance(value, dict):
-        return {str(k): _value(args[1], v, path, key) for k, v in value.items()}
-    if hint is float and type(value) is int:
-        return float(value)
-    if origin is None and type(value) is hint:
-        return value
-    raise _mistyped(path, key, value)
-
-
-def _mistyped(path: Path, key: str, value: Any) -> BadFile:
-    return BadFile(path, f"{key} has the wrong type ({type(value).__name__})", "convert or pull the model again")
-
-
-def _read_json(path: Path) -> Any:
-    with disk_errors(path):
-        if path.stat().st_size > _MAX_MANIFEST:
-            raise BadFile(path, f"larger than {_MAX_MANIFEST} bytes", "convert or pull the model again")
-        raw = path.read_bytes()
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise BadFile(path, f"not valid JSON ({error})", "convert or pull the model again") from error
 
 
 def _check_inside(folder: Path, name: str) -> None:

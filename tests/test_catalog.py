@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hub_server import REVISION
 
-from edgemm import catalog, models, package, paths
+from edgemm import catalog, manifest, models, package, paths
 from edgemm.errors import UnknownModel, UsageError
 from edgemm.fetch import local, pull
 
@@ -14,7 +14,7 @@ def test_the_catalog_is_consistent() -> None:
     assert 14 <= len(catalog.ROWS) <= 18
     for name, row in catalog.ROWS.items():
         assert paths.check_name(name) == row.name
-        assert row.task in package.TASKS
+        assert row.task in manifest.TASKS
         assert bool(row.target) == (row.task == "embed")
         assert row.licence
         assert row.ram > 0

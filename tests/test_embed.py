@@ -11,7 +11,7 @@ from tiny_bert import write_tokenizer
 from edgemm.backends.fake import FakeEncoder
 from edgemm.embed import Embedder, EmbedOptions, Kind, plan_batches
 from edgemm.errors import PromptTooLong, UsageError
-from edgemm.package import Inputs
+from edgemm.manifest import Inputs
 from edgemm.tokenizer import Overflow, Tokenizer
 
 DIMENSIONS = 16

@@ -13,7 +13,8 @@ import pytest
 
 from edgemm import package, paths
 from edgemm.errors import BadFile, BadName, ChecksumMismatch, DiskFull, EdgemmError, UnknownModel
-from edgemm.package import Inputs, MadeBy, Manifest, Package, Quantization, Source
+from edgemm.manifest import Inputs, MadeBy, Manifest, Quantization, Source
+from edgemm.package import Package
 
 DATA = random.Random(0).randbytes(20_000)
 

@@ -14,7 +14,8 @@ from edgemm import __version__, guard, package, paths
 from edgemm.errors import BadFile, ChecksumMismatch, DiskFull, Unsupported, disk_errors
 from edgemm.events import Note, Progress
 from edgemm.guard.gguf import ENCODERS
-from edgemm.package import ChatFormat, MadeBy, Manifest, Package, Quantization, Source
+from edgemm.manifest import ChatFormat, MadeBy, Manifest, Quantization, Source
+from edgemm.package import Package
 
 SOURCE = "source.json"
 _CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.txt", "*.md", "*.model", "*/config.json", "LICENSE*")
