@@ -36,13 +36,27 @@ _DTYPES = {
     "BOOL": "u1",
 }
 _QUANTIZED = ("F8_E4M3", "F8_E5M2", "I8", "U32")  # how FP8, INT8 and MLX checkpoints store their weights
+PICTURES = "preprocessor_config.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _POOLING = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_lasttoken": "last",
 }
-_TASKS = {"ForCausalLM": "chat", "ForConditionalGeneration": "chat", "LMHeadModel": "chat"}
+# The end of a class's name in transformers -> what the checkpoint is for
+_TASKS = {
+    "ForCausalLM": "chat",
+    "ForConditionalGeneration": "chat",
+    "LMHeadModel": "chat",
+    "ForMaskedLM": "fill-mask",
+    "ForPreTraining": "fill-mask",
+    "ForSequenceClassification": "classify",
+    "ForTokenClassification": "token-classify",
+    "ForQuestionAnswering": "question-answering",
+    "ForNextSentencePrediction": "next-sentence",
+    "ForImageClassification": "image-classify",
+    "ForImageClassificationWithTeacher": "image-classify",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +75,8 @@ class Checkpoint:
     """An opened checkpoint. `pooling` is "mean", "cls" or "last"; `max_tokens` is 0 when nothing says it.
 
     `modules` are the kinds of its sentence-transformers modules; empty without modules.json. `ranks`: its card says
-    that it judges how well a text answers a question.
+    that it judges how well a text answers a question (it may be a chat model in its config.json), `is_matryoshka` that
+    the first values of a vector are a vector too.
     """
 
     folder: Path
@@ -75,22 +90,24 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     files: tuple[Path, ...] = field(default=())
     ranks: bool = False
+    is_matryoshka: bool = False
 
     @property
     def model_type(self) -> str:
         return str(self.config["model_type"])
 
     @property
+    def kind(self) -> str:
+        """The class of transformers that saved it, such as "BertModel"; empty when config.json does not say."""
+        return str((self.config.get("architectures") or [""])[0])
+
+    @property
     def task(self) -> str:
-        """What the checkpoint is for: "chat", "embed", "classify" or "rerank", by its modules, class and card."""
+        """What the checkpoint is for, by its modules, class and card: one of `_TASKS`, "rerank", or else "embed"."""
         if self.modules:
             return "embed"
-        kind = str((self.config.get("architectures") or [""])[0])
-        if kind.endswith("ForSequenceClassification"):
-            return "classify"
-        if kind.endswith("ForCausalLM") and self.ranks:
-            return "rerank"
-        return next((task for end, task in _TASKS.items() if kind.endswith(end)), "embed")
+        task = next((task for end, task in _TASKS.items() if self.kind.endswith(end)), "embed")
+        return "rerank" if task == "chat" and self.ranks else task
 
     def entry(self, name: str) -> TensorEntry:
         """Raises `BadFile` when there is no tensor of this name."""
@@ -129,6 +146,10 @@ class Checkpoint:
     def tokenizer(self) -> Path:
         return self.folder / "tokenizer.json"
 
+    @property
+    def pictures(self) -> Path:
+        return self.folder / PICTURES
+
     def hashes(self) -> dict[str, str]:
         """sha256 of every file that was read."""
         found = {}
@@ -150,9 +171,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     _check_not_quantized(folder, config)
     shards = _shards(folder)
     tensors = _index(shards)
-    if not (folder / "tokenizer.json").is_file():
+    if not any((folder / name).is_file() for name in ("tokenizer.json", PICTURES)):
         raise BadFile(folder / "tokenizer.json", "the file is missing", "save the tokenizer in its fast format")
-    modules = _modules(folder)
+    modules, front = _modules(folder), _front_matter(folder)
     for place in (place for kind, place in modules if kind == "Dense"):
         tensors |= _dense(folder, place)
     return Checkpoint(
@@ -166,20 +187,20 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         modules=tuple(kind for kind, _ in modules),
         notes=tuple(_notes(folder, config, modules)),
         files=tuple(sorted(_files_read(folder, shards))),
-        ranks=_ranks(folder),
+        ranks=re.search(r"^pipeline_tag:\s*['\"]?text-ranking\b", front, re.MULTILINE) is not None
+        or "reranker" in folder.resolve().name.lower(),
+        is_matryoshka="matryoshka" in front.lower(),
     )
 
 
-def _ranks(folder: Path) -> bool:
-    """By the model card's front matter, or by the folder's name: such a model is a chat model in its config.json."""
+def _front_matter(folder: Path) -> str:
+    """That of the model card; empty where there is none."""
     path = folder / "README.md"
-    head = ""
-    if path.is_file():
-        with disk_errors(path), open(path, encoding="utf-8", errors="replace") as file:
-            head = file.read(_CARD)
-    front = head.split("\n---", 1)[0] if head.startswith("---") else ""
-    said = re.search(r"^pipeline_tag:\s*['\"]?text-ranking\b", front, re.MULTILINE)
-    return said is not None or "reranker" in folder.resolve().name.lower()
+    if not path.is_file():
+        return ""
+    with disk_errors(path), open(path, encoding="utf-8", errors="replace") as file:
+        head = file.read(_CARD)
+    return head.split("\n---", 1)[0] if head.startswith("---") else ""
 
 
 def _notes(folder: Path, config: dict[str, Any], modules: list[tuple[str, str]]) -> Iterator[str]:
@@ -358,6 +379,6 @@ def _prompts(folder: Path) -> dict[str, str]:
 def _files_read(folder: Path, shards: list[Path]) -> Iterator[Path]:
     names = ("config.json", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
     chat = ("tokenizer_config.json", "generation_config.json", "chat_template.jinja")
-    settings = [*names, "tokenizer.json", *chat, "model.safetensors.index.json", "1_Pooling/config.json"]
+    settings = [*names, "tokenizer.json", PICTURES, *chat, "model.safetensors.index.json", "1_Pooling/config.json"]
     yield from (path for name in settings if (path := folder / name).is_file())
     yield from shards

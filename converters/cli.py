@@ -30,10 +30,21 @@ def command(
         str, typer.Option("--device", help="With --to gguf: what must hold it, such as ram=4GB,ctx=8192.")
     ] = "",
     calibrate: Annotated[
-        str, typer.Option("--calibrate", help="A text file or an importance matrix; builtin or none.")
+        str,
+        typer.Option("--calibrate", help="Texts, an importance matrix (GGUF), a folder of pictures; builtin or none."),
     ] = "builtin",
     save_importance: Annotated[
         Path | None, typer.Option("--save-importance", help="Write the importance matrix to this file, as GGUF.")
+    ] = None,
+    task: Annotated[
+        str, typer.Option("--task", help="ONNX: embed, fill-mask, classify, ...; default: the checkpoint's own.")
+    ] = "",
+    min_quality: Annotated[
+        float, typer.Option("--min-quality", min=0, max=1, help="onnx-int8: the least mean cosine, such as 0.9997.")
+    ] = 0.0,
+    max_size: Annotated[str, typer.Option("--max-size", help="onnx-int8: the largest model, such as 30MB.")] = "",
+    plan: Annotated[
+        Path | None, typer.Option("--plan", help="onnx-int8: build as this report.json says, without a search.")
     ] = None,
     out: Annotated[str, typer.Option("--out", help="Name of the package; default: <source>-<target>.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the exact size and write nothing (GGUF).")] = False,
@@ -61,7 +72,10 @@ def command(
     from converters.job import Options
 
     budget = _budget(fit, bpw, machine)
-    options = Options(accept_below_floor, oracle, calibrate, compare, budget, threads, save_importance)
+    most = _size("--max-size", max_size) if max_size else 0
+    options = Options(
+        accept_below_floor, oracle, calibrate, compare, budget, threads, save_importance, task, plan, min_quality, most
+    )
     folder = _source(source)
     to = to or ("gguf" if budget else "onnx-int8")
     if dry_run:

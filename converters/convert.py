@@ -2,7 +2,7 @@
 
 One page from a checkpoint folder, or a GGUF file, to a package in the store. Nothing of a package is visible before it
 is complete and verified: everything happens in a staged folder that one rename puts in place. How a format is built
-is the business of onnx_job.py and gguf_job.py.
+is the business of onnx_job.py, export_job.py and gguf_job.py.
 """
 
 import hashlib
@@ -13,10 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from converters import gguf_job, onnx_job, report
+from converters import export_job, gguf_job, onnx_job, report
+from converters.architectures import has_graph
 from converters.checkpoint import Checkpoint, open_checkpoint
-from converters.job import BUILT_IN, Outcome
 from converters.job import Options as Options
+from converters.job import Outcome
 from converters.recipe import BUDGET, RECIPES, Recipe
 from edgemm import __version__, package, paths
 from edgemm.errors import BelowFloor, UsageError
@@ -67,11 +68,20 @@ def find_recipe(target: str, options: Options) -> Recipe:
         raise UsageError(f"--to {target[:40]}", "unknown target", f"known: gguf, {', '.join(RECIPES)}")
     if options.budget is not None:
         raise UsageError(f"--to {target}", "has a fixed size, a budget does not fit it", "use --to gguf")
-    ours = {"--calibrate": options.calibrate != BUILT_IN, "--save-importance": options.save_importance is not None}
-    option = next((name for name, given in ours.items() if given), None)
-    if option is not None and RECIPES[target].format != "gguf":
-        raise UsageError(option, f"is not known for {target}", "use it with a gguf target")
+    _check_options(RECIPES[target], options)
     return RECIPES[target]
+
+
+def _check_options(recipe: Recipe, options: Options) -> None:
+    """Options of one format, or of INT8 alone, are refused elsewhere: they would have no effect."""
+    of_int8 = {"--plan": options.plan, "--min-quality": options.min_quality, "--max-size": options.max_size}
+    wrong = [name for name, given in of_int8.items() if given and recipe.target != "onnx-int8"]
+    if wrong:
+        raise UsageError(wrong[0], f"is not known for {recipe.target}", "use it with --to onnx-int8")
+    if options.task and recipe.format != "onnx":
+        raise UsageError("--task", f"is not known for {recipe.target}", "use it with an onnx target")
+    if options.save_importance is not None and recipe.format != "gguf":
+        raise UsageError("--save-importance", f"is not known for {recipe.target}", "use it with a gguf target")
 
 
 def _base_name(source: Path) -> str:
@@ -93,7 +103,8 @@ def _build(opened: Checkpoint | Path, recipe: Recipe, name: str, folder: Path, o
     if recipe.format == "gguf":
         return (yield from gguf_job.run(opened, recipe, name, folder, options))
     assert isinstance(opened, Checkpoint)
-    return (yield from onnx_job.run(opened, recipe, name, folder, options))
+    run = onnx_job.run if has_graph(opened.model_type) else export_job.run
+    return (yield from run(opened, recipe, name, folder, options))
 
 
 def _draft_key(source: Path, recipe: Recipe, options: Options) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from converters import allocate, gguf_prepare, importance, judge, proof, sensitivity, tensors, trial
-from converters.architectures import supported
 from converters.calibrate import CALIBRATION, HELD_OUT
 from converters.checkpoint import Array, Checkpoint
 from converters.gguf_file import Entry, Settings, setting, stored_bytes
@@ -22,12 +21,13 @@ from converters.gguf_model import Tensor
 from converters.gguf_prepare import Job
 from converters.job import BUILT_IN, CHECK_TEXT, CHECK_VALUES, NONE, Budget, Options, Outcome, made_by
 from converters.judge import Metrics
+from converters.labels import labels, scores, text_task
 from converters.quantize import Draft, Importance, write
 from converters.recipe import BUDGET, RECIPES, Recipe
-from converters.reference import numpy_reference
+from converters.reference import Embedder, numpy_reference
 from converters.verify import Comparison, compare, failures
 from edgemm import device, models, package
-from edgemm.errors import BadFile, UsageError, disk_errors
+from edgemm.errors import BadFile, Unsupported, UsageError, disk_errors
 from edgemm.events import Note, Progress, Work
 from edgemm.manifest import ChatFormat, Check, Manifest, Quantization
 from edgemm.package import Package
@@ -290,9 +290,8 @@ class _Run:
         """Through the engine that users run. A second implementation is the reference where there is one."""
         yield Progress("compare", 0, 1, "steps")
         rows = self.job.rows(HELD_OUT, self.folder / MODEL)
-        if self._has_numpy_reference:
-            assert self.job.checkpoint is not None
-            vectors = numpy_reference(self.job.checkpoint).embed(rows)
+        if (ours := self._numpy) is not None:
+            vectors = ours.embed(rows)
         elif reference is not None:
             vectors = judge.embed(reference, rows, exact=True)
         else:
@@ -301,14 +300,15 @@ class _Run:
         return compare(Package(self.folder, draft), list(HELD_OUT), vectors, self.recipe.floor).metrics
 
     @property
-    def _has_numpy_reference(self) -> bool:
+    def _numpy(self) -> Embedder | None:
+        """The forward pass in numpy, for the families that have one."""
         checkpoint = self.job.checkpoint
-        return (
-            checkpoint is not None
-            and self.job.task == "embed"
-            and checkpoint.model_type in supported("onnx")
-            and checkpoint.pooling != "last"
-        )
+        if checkpoint is None or self.job.task != "embed":
+            return None
+        try:
+            return numpy_reference(checkpoint)
+        except Unsupported:
+            return None
 
     def _trust(self, model: Path | None) -> Work[Metrics]:
         """Is the high-precision build what transformers computes? Empty where transformers is not there."""
@@ -335,15 +335,20 @@ class _Run:
         scheme = self.recipe.scheme + " (" + ", ".join(f"{kind} x {count}" for kind, count in counts.items()) + ")"
         tokenizer = FILE if job.feeds_ids else "gguf"
         tokens = Tokenizer(self.folder / FILE).ids([CHECK_TEXT])[0] if job.tokenizer else []
+        task, names, makes_shares = job.task, tuple[str, ...](), ""
+        if job.checkpoint is not None and job.checkpoint.task == "classify":
+            task, names, makes_shares = text_task(job.checkpoint), labels(job.checkpoint), scores(job.checkpoint)
         return Manifest(
             name=self.name,
-            task=job.task,
+            task=task,
             architecture=job.architecture,
             source=job.source,
             quantization=Quantization(self.recipe.target, metrics["bits_per_weight"], scheme, self.recipe.kept),
             made_by=made_by(self.recipe, self.options),
             inputs=job.inputs,
             chat=ChatFormat(job.context, tokenizer=tokenizer) if job.task == "chat" else None,
+            labels=names,
+            scores="" if any("shares that add up" in note for note in job.notes) else makes_shares,
             check=Check(CHECK_TEXT, tuple(tokens)) if job.tokenizer else None,
         )
 

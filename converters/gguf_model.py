@@ -106,7 +106,8 @@ class _Builder:
         values = Config(checkpoint.config, path).section(row.section).values if row.section else checkpoint.config
         self._config = Config(row.defaults | {k: v for k, v in values.items() if v is not None}, path)
         self._names = {self._stripped(name): name for name in checkpoint.tensors}
-        self._task = checkpoint.task if checkpoint.task != "chat" or not row.encoder else "embed"
+        known = checkpoint.task in (*row.heads, "rerank") or (checkpoint.task == "chat" and not row.encoder)
+        self._task = checkpoint.task if known or checkpoint.task == "classify" else "embed"
         self._heads = row.heads.get(self._task, ())
         self._carried: set[str] = set()
 

@@ -144,7 +144,7 @@ def _inputs(checkpoint: Checkpoint, blueprint: Blueprint, context: int) -> Input
     return Inputs(
         max_tokens=min(checkpoint.max_tokens or window, window),
         pooling=checkpoint.pooling,
-        normalize=checkpoint.normalize and checkpoint.task == "embed",
+        normalize=checkpoint.normalize and blueprint.task == "embed",
         dimensions=wide,
         query_prefix=checkpoint.prompts.get("query", ""),
         document_prefix=checkpoint.prompts.get("document", checkpoint.prompts.get("passage", "")),

@@ -31,8 +31,11 @@ class Options:
     """How to convert.
 
     `accept_below_floor`: keep a bad package. `oracle`: compare with transformers too, where it is installed.
-    `calibrate`: "builtin", "none", a text file or an importance matrix. `compare`: run the result beside a
-    high-precision build. `threads` 0: one for each core. `save_importance`: where to write the matrix.
+    `calibrate`: "builtin", "none", a text file, an importance matrix (GGUF) or a folder of pictures (ONNX).
+    GGUF: `compare`: run the result beside a high-precision build. `budget`: of its size. `threads` 0: one for each
+    core. `save_importance`: where to write the matrix.
+    ONNX: `task` "" is the checkpoint's own; `plan` is a report.json whose build is made again; `min_quality` is the
+    least mean cosine, 0 the target's own; `max_size` the most bytes of weights, 0 for any number.
     """
 
     accept_below_floor: bool = False
@@ -42,6 +45,10 @@ class Options:
     budget: Budget | None = None
     threads: int = 0
     save_importance: Path | None = None
+    task: str = ""
+    plan: Path | None = None
+    min_quality: float = 0.0
+    max_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,10 @@ def made_by(recipe: Recipe, options: Options) -> MadeBy:
         words += [f"--fit {budget.bytes}"] if budget.bytes else []
         words += [f"--bpw {budget.bits:g}"] if budget.bits else []
         words += [f"--device ram={budget.ram},ctx={budget.context}"] if budget.ram else []
+    words += [f"--task {options.task}"] if options.task else []
+    words += [f"--plan {options.plan.name}"] if options.plan else []
+    words += [f"--min-quality {options.min_quality:g}"] if options.min_quality else []
+    words += [f"--max-size {options.max_size}"] if options.max_size else []
     if options.calibrate != BUILT_IN:
         words.append(f"--calibrate {Path(options.calibrate).name}")
     return MadeBy(__version__, " ".join(words))

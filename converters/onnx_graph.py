@@ -1,11 +1,11 @@
-"""A post-norm encoder as an ONNX graph, straight from arrays: no torch, no exporter, no clean-up passes.
+"""An ONNX graph as nodes and named constants: under construction, read from a file, or on its way to one.
 
-Query, key and value are one product, pooling and normalization are part of the graph, and nothing is shaped so that
-onnxruntime fuses SkipLayerNormalization. How a linear layer and the embedding table are written is the caller's
-choice (fp32 here, INT8 in onnx_int8.py). Operators: ONNX opset 20.
+Constants are numpy arrays; those of a file on disk are memory maps of its data file, so that a model larger than the
+memory can be rewritten weight by weight. Operators: ONNX opset 20. It knows no architecture and no quantization.
 """
 
-from collections.abc import Callable
+import mmap
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,41 +15,45 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from converters.architectures import EncoderConfig, Weights
-from converters.checkpoint import Array
-from edgemm.errors import Unsupported, disk_errors
+from edgemm.errors import BadFile, disk_errors
 
 OPSET, IR_VERSION = 20, 10
-MASKED = -1e4  # added to the scores of padding: exp() of it is exactly 0 in float32
-_MAX_BYTES = 2_000_000_000  # protobuf's limit for one file
-
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """A linear layer: `role` is "qkv", "attention_output", "up" or "down"; weight (inputs, outputs)."""
-
-    role: str
-    layer: int
-    weight: Array
-    bias: Array
+DATA_SUFFIX = ".data"
+_INLINE = 1024  # bytes: smaller constants stay in the graph, where onnxruntime can reason about them
+_MAX_BYTES = 1_900_000_000  # protobuf holds 2 GB in one file
+_ALIGNMENT = 4096  # of data that onnxruntime maps into memory
+EXACT = "exact/"  # begins the names of nodes that stay in float32
+Constant = NDArray[Any]
 
 
 @dataclass(slots=True)
 class Graph:
-    """Nodes and constants under construction. Methods return the name of what they add."""
+    """Nodes in order, constants by name, and the two ends. Methods return the name of what they add."""
 
     nodes: list[onnx.NodeProto] = field(default_factory=list)
-    constants: list[onnx.TensorProto] = field(default_factory=list)
+    constants: dict[str, Constant] = field(default_factory=dict)
+    inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
+    outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
+    opset: int = OPSET
+    prefix: str = ""  # of the names that are made up; a graph made of another's nodes needs one of its own
     _shared: dict[str, str] = field(default_factory=dict)
 
-    def constant(self, value: NDArray[Any] | np.generic) -> str:
-        name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.array(value, order="C"), name))
+    def constant(self, value: Constant | np.generic, name: str = "") -> str:
+        name = name or f"{self.prefix}c{len(self.constants)}"
+        self.constants[name] = np.asarray(value)
         return name
 
     def ints(self, *values: int) -> str:
         """A constant int64 vector, shared between its users."""
         return self.shared(f"ints {values}", lambda: self.constant(np.array(values, np.int64)))
+
+    def index(self, value: int) -> str:
+        """A constant int64 scalar, shared."""
+        return self.shared(f"index {value}", lambda: self.constant(np.int64(value)))
+
+    def number(self, value: float) -> str:
+        """A constant float32 scalar, shared."""
+        return self.shared(f"number {value!r}", lambda: self.constant(np.float32(value)))
 
     def shared(self, key: str, make: Callable[[], str]) -> str:
         """What `make` added the first time that `key` was asked for."""
@@ -57,132 +61,131 @@ class Graph:
             self._shared[key] = make()
         return self._shared[key]
 
-    def add(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        name = f"n{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, list(inputs), [name], domain=domain, **attributes))
+    def add(
+        self, operator: str, *inputs: str, domain: str = "", name: str = "", exact: bool = False, **attributes: Any
+    ) -> str:
+        """A node with one output. The nodes of linear layers have a `name`, by which a plan calls them.
+
+        `exact` ones stay in float32 whatever becomes of the others.
+        """
+        output = f"{self.prefix}n{len(self.nodes)}"
+        name = f"{EXACT}{output}" if exact else name
+        self.nodes.append(helper.make_node(operator, list(inputs), [output], name, domain=domain, **attributes))
+        return output
+
+    def split(self, x: str, parts: int, axis: int = -1) -> list[str]:
+        """`x` in equal parts along `axis`."""
+        names = [f"{self.prefix}n{len(self.nodes)}_{i}" for i in range(parts)]
+        self.nodes.append(helper.make_node("Split", [x], names, axis=axis, num_outputs=parts))
+        return names
+
+    def input(self, name: str, kind: int, shape: Iterable[int | str]) -> str:
+        self.inputs.append(helper.make_tensor_value_info(name, kind, list(shape)))
         return name
 
+    def output(self, value: str, name: str, shape: Iterable[int | str]) -> None:
+        self.nodes.append(helper.make_node("Identity", [value], [name]))
+        self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
 
-WriteLinear = Callable[[Graph, str, Linear], str]
-WriteTable = Callable[[Graph, str, Array], str]
+    def read(self, name: str) -> Constant:
+        """A constant as an array of its own. The pages of a memory map are let go at once."""
+        value = self.constants[name]
+        copy = np.array(value)
+        if isinstance(value, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+            value._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+        return copy
 
+    def bytes(self) -> int:
+        return sum(constant.nbytes for constant in self.constants.values())
 
-def fp32_linear(graph: Graph, x: str, linear: Linear) -> str:
-    return graph.add("Add", graph.add("MatMul", x, graph.constant(linear.weight)), graph.constant(linear.bias))
+    def save(self, path: Path, *, external: bool | None = None) -> None:
+        """Write `path`, with the large constants in `path`.data where `external` says so, or one file cannot hold them.
 
+        Only constants that a node uses are written.
+        """
+        used = {name for node in self.nodes for name in node.input}
+        constants = {name: value for name, value in self.constants.items() if name in used}
+        total = sum(value.nbytes for value in constants.values())
+        external = total > _MAX_BYTES if external is None else external
+        with disk_errors(path):
+            if external:
+                tensors = _write_data(path.with_name(path.name + DATA_SUFFIX), constants)
+            else:
+                tensors = [numpy_helper.from_array(np.array(v, order="C"), name) for name, v in constants.items()]
+            path.write_bytes(self._proto(tensors).SerializeToString(deterministic=True))
 
-def fp32_table(graph: Graph, ids: str, table: Array) -> str:
-    return graph.add("Gather", graph.constant(table), ids)
+    def types(self) -> dict[str, tuple[int, int]]:
+        """Element type and number of axes of each value, as far as ONNX's own rules tell.
 
+        Large constants are not looked at: they stand in for themselves as inputs.
+        """
+        small = [numpy_helper.from_array(np.array(v), n) for n, v in self.constants.items() if v.nbytes < _INLINE]
+        model = self._proto(small)
+        for name, value in self.constants.items():
+            if value.nbytes >= _INLINE:
+                kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+                model.graph.input.append(helper.make_tensor_value_info(name, kind, value.shape))
+        graph = onnx.shape_inference.infer_shapes(model).graph
+        values = [*graph.value_info, *graph.input, *graph.output]
+        found = {v.name: (v.type.tensor_type.elem_type, len(v.type.tensor_type.shape.dim)) for v in values}
+        return found | {tensor.name: (tensor.data_type, len(tensor.dims)) for tensor in small}
 
-@dataclass(frozen=True, slots=True)
-class EncoderGraph:
-    """Builds the graph of one checkpoint. `linear` and `table` decide how weights are stored."""
-
-    weights: Weights
-    sizes: EncoderConfig
-    pooling: str
-    normalize: bool
-    linear: WriteLinear = fp32_linear
-    table: WriteTable = fp32_table
-
-    def model(self) -> onnx.ModelProto:
-        """Inputs `input_ids`, `attention_mask`: int64 (batch, length). Output `embedding`: float32 (batch, hidden)."""
-        graph = Graph()
-        mask = graph.add("Cast", "attention_mask", to=TensorProto.FLOAT)
-        hidden = self._embeddings(graph)
-        bias = self._mask_bias(graph, mask)
-        for layer in range(self.sizes.layers):
-            hidden = self._layer(graph, hidden, bias, layer)
-        pooled = self._pool(graph, hidden, mask)
-        if self.normalize:
-            pooled = graph.add("LpNormalization", pooled, axis=-1, p=2)
-        graph.nodes.append(helper.make_node("Identity", [pooled], ["embedding"]))
-        return self._finish(graph)
-
-    def _embeddings(self, graph: Graph) -> str:
-        """Word, position and type-0 embeddings, normed. Positions and the type are one table."""
-        words = self.table(graph, "input_ids", self.weights.array("words"))
-        positions = graph.constant(self.weights.array("positions") + self.weights.array("types")[0])
-        length = graph.add("Gather", graph.add("Shape", "input_ids"), graph.ints(1))
-        # A Gather over a Range would be rewritten to a Slice that onnxruntime 1.32 cannot run.
-        here = graph.add("Slice", positions, graph.ints(0), length, graph.ints(0))
-        return self._norm(graph, graph.add("Add", words, here), "embedding_norm", 0)
-
-    def _mask_bias(self, graph: Graph, mask: str) -> str:
-        """float32 (batch, 1, 1, length): 0 where there is a token, `MASKED` where there is padding."""
-        gap = graph.add("Sub", graph.constant(np.float32(1)), mask)
-        return graph.add("Unsqueeze", graph.add("Mul", gap, graph.constant(np.float32(MASKED))), graph.ints(1, 2))
-
-    def _layer(self, graph: Graph, hidden: str, bias: str, layer: int) -> str:
-        w = self.weights
-        attended = self.linear(
-            graph, self._attention(graph, hidden, bias, layer), self._linear("attention_output", layer)
-        )
-        hidden = self._norm(graph, graph.add("Add", attended, hidden), "attention_norm", layer)
-        up = self.linear(graph, hidden, self._linear("up", layer))
-        down = self.linear(
-            graph, self._activation(graph, up), Linear("down", layer, w.matrix("down", layer), w.bias("down", layer))
-        )
-        return self._norm(graph, graph.add("Add", down, hidden), "output_norm", layer)
-
-    def _attention(self, graph: Graph, hidden: str, bias: str, layer: int) -> str:
-        heads, size = self.sizes.heads, self.sizes.hidden // self.sizes.heads
-        qkv = self.linear(graph, hidden, self._qkv(layer))
-        parts = graph.add(
-            "Transpose", graph.add("Reshape", qkv, graph.ints(0, 0, 3, heads, size)), perm=[2, 0, 3, 1, 4]
-        )
-        query, key, value = (graph.add("Gather", parts, self._index(graph, i), axis=0) for i in range(3))
-        scaled = graph.add("Mul", query, graph.constant(np.float32(size**-0.5)))
-        scores = graph.add("MatMul", scaled, graph.add("Transpose", key, perm=[0, 1, 3, 2]))
-        weights = graph.add("Softmax", graph.add("Add", scores, bias), axis=-1)
-        context = graph.add("Transpose", graph.add("MatMul", weights, value), perm=[0, 2, 1, 3])
-        return graph.add("Reshape", context, graph.ints(0, 0, self.sizes.hidden))
-
-    def _linear(self, role: str, layer: int) -> Linear:
-        return Linear(role, layer, self.weights.matrix(role, layer), self.weights.bias(role, layer))
-
-    def _qkv(self, layer: int) -> Linear:
-        roles = ("query", "key", "value")
-        weight = np.concatenate([self.weights.matrix(role, layer) for role in roles], axis=1)
-        return Linear("qkv", layer, weight, np.concatenate([self.weights.bias(role, layer) for role in roles]))
-
-    @staticmethod
-    def _index(graph: Graph, i: int) -> str:
-        return graph.shared(f"index {i}", lambda: graph.constant(np.int64(i)))
-
-    def _activation(self, graph: Graph, x: str) -> str:
-        match self.sizes.activation:
-            case "relu":
-                return graph.add("Relu", x)
-            case "gelu_new":
-                return graph.add("Gelu", x, approximate="tanh")
-            case _:
-                return graph.add("Gelu", x)
-
-    def _norm(self, graph: Graph, x: str, role: str, layer: int) -> str:
-        scale, bias = (graph.constant(self.weights.array(role, layer, part)) for part in ("weight", "bias"))
-        return graph.add("LayerNormalization", x, scale, bias, axis=-1, epsilon=self.sizes.epsilon)
-
-    def _pool(self, graph: Graph, hidden: str, mask: str) -> str:
-        if self.pooling == "cls":
-            return graph.add("Gather", hidden, self._index(graph, 0), axis=1)
-        weighted = graph.add("Mul", hidden, graph.add("Unsqueeze", mask, graph.ints(-1)))
-        total = graph.add("ReduceSum", weighted, graph.ints(1), keepdims=0)
-        return graph.add("Div", total, graph.add("ReduceSum", mask, graph.ints(1), keepdims=1))
-
-    def _finish(self, graph: Graph) -> onnx.ModelProto:
-        int64, float32 = TensorProto.INT64, TensorProto.FLOAT
-        inputs = [helper.make_tensor_value_info(n, int64, ["batch", "length"]) for n in ("input_ids", "attention_mask")]
-        outputs = [helper.make_tensor_value_info("embedding", float32, ["batch", self.sizes.hidden])]
-        body = helper.make_graph(graph.nodes, "encoder", inputs, outputs, graph.constants)
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
+    def _proto(self, tensors: list[onnx.TensorProto]) -> onnx.ModelProto:
+        body = helper.make_graph(self.nodes, "edgemm", self.inputs, self.outputs, tensors)
+        opsets = [helper.make_opsetid("", self.opset), helper.make_opsetid("com.microsoft", 1)]
         return helper.make_model(body, producer_name="edgemm", opset_imports=opsets, ir_version=IR_VERSION)
 
+    @classmethod
+    def load(cls, path: Path) -> "Graph":
+        """Read a file of ours or of an exporter. Data in a file beside it is mapped, not read."""
+        try:
+            model = onnx.load(path, load_external_data=False)
+        except Exception as error:  # protobuf's own class
+            raise BadFile(path, f"not a valid ONNX file ({error})", "export the model again") from error
+        constants = {tensor.name: _read(tensor, path.parent) for tensor in model.graph.initializer}
+        nodes = [node for node in model.graph.node if not _is_constant(node, constants)]
+        names = set(constants)
+        inputs = [value for value in model.graph.input if value.name not in names]
+        version = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+        return cls(nodes, constants, inputs, list(model.graph.output), version)
 
-def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write `model` as one file. Raises `Unsupported` when it is over protobuf's limit."""
-    if (size := model.ByteSize()) > _MAX_BYTES:
-        raise Unsupported(path, f"the graph has {size} bytes, one ONNX file holds {_MAX_BYTES}", "choose a gguf target")
-    with disk_errors(path):
-        path.write_bytes(model.SerializeToString(deterministic=True))
+
+def _is_constant(node: onnx.NodeProto, constants: dict[str, Constant]) -> bool:
+    """Take the value of a Constant node, as exporters write them, into `constants`."""
+    if node.op_type != "Constant" or node.attribute[0].name != "value":
+        return False
+    constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    return True
+
+
+def _write_data(path: Path, constants: dict[str, Constant]) -> list[onnx.TensorProto]:
+    tensors = []
+    with open(path, "wb") as file:
+        for name, value in constants.items():
+            if value.nbytes < _INLINE:
+                tensors.append(numpy_helper.from_array(np.array(value, order="C"), name))
+                continue
+            file.write(b"\0" * (-file.tell() % _ALIGNMENT))
+            start = file.tell()
+            file.write(np.ascontiguousarray(value).data)
+            tensors.append(_outside(name, value, path.name, start))
+    return tensors
+
+
+def _outside(name: str, value: Constant, file: str, start: int) -> onnx.TensorProto:
+    kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+    tensor = TensorProto(name=name, data_type=kind, dims=value.shape, data_location=TensorProto.EXTERNAL)
+    for key, text in {"location": file, "offset": start, "length": value.nbytes}.items():
+        tensor.external_data.add(key=key, value=str(text))
+    return tensor
+
+
+def _read(tensor: onnx.TensorProto, folder: Path) -> Constant:
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return np.asarray(numpy_helper.to_array(tensor))
+    facts = {entry.key: entry.value for entry in tensor.external_data}
+    path = folder / facts["location"]
+    if path.parent != folder or path.is_symlink():
+        raise BadFile(path, "it keeps weights outside of its folder", "export the model again")
+    kind = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return np.memmap(path, kind, "r", int(facts.get("offset", 0)), tuple(tensor.dims) or (1,))

@@ -1,168 +1,303 @@
-"""An encoder checkpoint to ONNX: reference, calibration, graph, comparison."""
+"""An encoder checkpoint to ONNX: graphs, calibration, the search for the fastest INT8, comparison, package.
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+What an answer should be comes from a numpy forward pass that shares no code with the graph (reference.py).
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from converters import oracle
-from converters.architectures import Encoder, EncoderConfig, Weights, architecture, read_config
-from converters.calibrate import CALIBRATION, HELD_OUT
+import numpy as np
+
+from converters import items, oracle
 from converters.checkpoint import Array, Checkpoint
-from converters.job import CHECK_TEXT, CHECK_VALUES, Options, Outcome, made_by, source_of
-from converters.recipe import Recipe
-from converters.reference import Reference, channel_maxima
-from converters.verify import compare, similarity
-from edgemm import models, package
-from edgemm.errors import BelowFloor, MissingExtra, Unsupported
+from converters.cores import one_blas_thread
+from converters.job import CHECK_TEXT, CHECK_VALUES, NONE, Options, Outcome, made_by, source_of
+from converters.onnx_parts import Item, Part, Text, answers
+from converters.onnx_prepare import Prepared, prepare
+from converters.recipe import Floor, Recipe
+from converters.verify import Comparison, compare, failures, label_likeness, least_cosine, similarity
+from edgemm import package
+from edgemm.backends.ort import OrtModel
+from edgemm.drafts import WORK
+from edgemm.errors import BadFile, BelowFloor, MissingExtra
 from edgemm.events import Progress, Work
-from edgemm.manifest import Check, Inputs, Manifest, Quantization
+from edgemm.manifest import Check, Manifest, Quantization
 from edgemm.package import Package
-from edgemm.tokenizer import Overflow, Tokenizer
+from edgemm.tokenizer import Tokenizer
 
-_STEPS = ("read", "calibrate", "build", "verify", "write")
-_LEAST_TRUST = 0.9999  # cosine of our reference to transformers
+if TYPE_CHECKING:
+    from converters.onnx_int8 import Plan
+    from converters.onnx_search import Search
+
+_LEAST_TRUST = 0.9999  # likeness of our reference to transformers
+_FURTHER = 2.5  # how much further than the mean the least cosine may fall, under --min-quality
+_BUILDS = 3  # that hold on calibration inputs, and are verified on others until one holds there
 
 
 def run(checkpoint: Checkpoint, recipe: Recipe, name: str, folder: Path, options: Options) -> Work[Outcome]:
     """Build and compare in the staged `folder`."""
-    yield _step("read")
-    job = Job.read(checkpoint, recipe)
-    yield _step("calibrate")
-    reference = job.reference_vectors()
-    if recipe.weights == "int8":
-        _ = job.maxima
-    yield _step("build")
-    job.write_model(folder)
-    draft = package.write_manifest(folder, job.manifest(name))
-    yield _step("verify")
-    comparison = compare(Package(folder, draft), job.held_out, reference, recipe.floor)
-    metrics, notes = comparison.metrics | job.size_metrics(folder), list(checkpoint.notes)
-    if not checkpoint.modules:
-        notes.append("no modules.json: mean pooling and normalized vectors are assumed")
-    if options.oracle and oracle.available():
-        metrics["transformers_cosine_min"] = job.trust(reference)
-    else:
-        notes.append("not compared with transformers: it is not installed, or was not asked for")
-    yield _step("write")
-    comparison = replace(comparison, metrics=metrics)
-    return Outcome(job.finish(draft, folder, metrics), comparison, notes)
+    yield Progress("convert: read", 0, 0, "steps")
+    job = Job(prepare(checkpoint, options.task), recipe, options, folder)
+    try:
+        parts = []
+        with one_blas_thread():
+            for part in job.prepared.parts:
+                parts.append((yield from job.convert(part)))
+    except ImportError as error:
+        raise MissingExtra("convert", f"{error.name} is not installed", "pip install 'edgemm[convert]'") from error
+    yield Progress("convert: verify", 0, 0, "steps")
+    return job.outcome(name, parts)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished file: figures of its comparison, what lies below the floor, and the search that led to it."""
+
+    part: Part
+    metrics: dict[str, float]
+    missed: list[str]
+    proof: "Proof"
+    plan: dict[str, Any] = field(default_factory=dict)
+    trials: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One checkpoint on its way to one target; what several steps need is computed once."""
+    """One checkpoint on its way to one target, in the staged `folder`."""
 
-    checkpoint: Checkpoint
+    prepared: Prepared
     recipe: Recipe
-    row: Encoder
-    sizes: EncoderConfig
-    weights: Weights
-    tokenizer: Tokenizer
-
-    @classmethod
-    def read(cls, checkpoint: Checkpoint, recipe: Recipe) -> "Job":
-        source = checkpoint.folder
-        row = architecture(checkpoint.model_type, source)
-        if checkpoint.pooling == "last" or "Dense" in checkpoint.modules:
-            raise Unsupported(
-                source, "last-token pooling and projections have no ONNX builder yet", "use --to gguf-f16"
-            )
-        sizes = read_config(row, checkpoint.config, source / "config.json")
-        weights = Weights(row, checkpoint)
-        weights.check(sizes)
-        return cls(checkpoint, recipe, row, sizes, weights, Tokenizer(checkpoint.tokenizer))
-
-    @property
-    def max_tokens(self) -> int:
-        return min(self.checkpoint.max_tokens or self.sizes.positions, self.sizes.positions)
-
-    @property
-    def held_out(self) -> list[str]:
-        return list(HELD_OUT)
+    options: Options
+    folder: Path
 
     @cached_property
-    def reference(self) -> Reference:
-        return Reference(self.weights, self.sizes, self.checkpoint.pooling, self.checkpoint.normalize)
+    def tokenizer(self) -> Tokenizer | None:
+        texts = any(part.image is None for part in self.prepared.parts)
+        return Tokenizer(self.prepared.checkpoint.tokenizer) if texts else None
 
     @cached_property
-    def maxima(self) -> dict[tuple[str, int], Array]:
-        return channel_maxima(self.reference, self.rows(CALIBRATION))
+    def floor(self) -> Floor:
+        """The recipe's, or what the user asked for."""
+        mean = self.options.min_quality
+        if not mean or self.recipe.weights != "int8":
+            return self.recipe.floor
+        return replace(self.recipe.floor, cosine_mean=mean, cosine_min=1 - _FURTHER * (1 - mean))
 
-    @property
-    def document_prefix(self) -> str:
-        return self.checkpoint.prompts.get("document", self.checkpoint.prompts.get("passage", ""))
+    # From graph to file
 
-    def rows(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of `texts` as documents, cut to the model's window."""
-        prefixed = [self.document_prefix + text for text in texts]
-        return [t.rows[0] for t in self.tokenizer.encode(prefixed, self.max_tokens, Overflow.CUT)]
-
-    def reference_vectors(self) -> Array:
-        return self.reference.embed(self.rows(self.held_out))
-
-    def trust(self, reference: Array) -> float:
-        """The least cosine of our reference to transformers. Raises `BelowFloor` when ours is wrong."""
-        least = similarity(reference, oracle.vectors(self.checkpoint, self.rows(self.held_out)))["cosine_min"]
-        if least < _LEAST_TRUST:
-            why = f"transformers gives other vectors (cosine {least:.5f})"
-            raise BelowFloor(self.checkpoint.folder, why, "report this checkpoint: edgemm reads it wrongly")
-        return least
-
-    def write_model(self, folder: Path) -> None:
-        """The model file and the tokenizer."""
-        package.write_file(folder / "tokenizer.json", self.checkpoint.tokenizer.read_text("utf-8"))
-        try:
-            self._write_onnx(folder / "model.onnx")
-        except ImportError as error:
-            raise MissingExtra("convert", f"{error.name} is not installed", "pip install 'edgemm[convert]'") from error
-
-    def _write_onnx(self, path: Path) -> None:
-        from converters.onnx_graph import EncoderGraph, save
-        from converters.onnx_int8 import FLOORS, Int8Linear, int8_table
-
-        graph = EncoderGraph(self.weights, self.sizes, self.checkpoint.pooling, self.checkpoint.normalize)
+    def convert(self, part: Part) -> Work[Built]:
+        """The file of `part`, compared with the checkpoint."""
+        yield Progress(f"convert: build {part.file}", 0, 0, "steps")
+        work = self.folder / WORK
+        work.mkdir(exist_ok=True)
+        exact = work / part.file
+        part.graph().save(exact, external=True)
+        yield Progress(f"convert: reference of {part.file}", 0, 0, "steps")
+        held_out = items.held_out(part, self.tokenizer, self.options.calibrate, self._prefix)
+        proof = Proof(part, held_out, part.expected(held_out))
         if self.recipe.weights == "int8":
-            graph = replace(graph, linear=Int8Linear(self.maxima, FLOORS[self.sizes.activation]), table=int8_table)
-        save(graph.model(), path)
+            return (yield from self._int8(part, exact, proof))
+        self._store(exact, part)
+        metrics = proof.compare(self.folder / part.file, int8=False)
+        return Built(part, metrics, failures(metrics, self.floor), proof)
 
-    def manifest(self, name: str) -> Manifest:
-        """The manifest as far as it is known before the comparison."""
+    def _store(self, exact: Path, part: Part) -> None:
+        from converters.onnx_graph import Graph
+        from converters.onnx_half import to_half
+
+        graph = Graph.load(exact)
+        (to_half(graph) if self.recipe.weights == "fp16" else graph).save(self.folder / part.file)
+
+    def _int8(self, part: Part, exact: Path, proof: "Proof") -> Work[Built]:
+        """The fastest build that holds on calibration inputs and on those held out; else the best there is."""
+        from converters.onnx_search import Search, Trial, plan_json
+
+        yield Progress(f"convert: calibrate {part.file}", 0, 0, "steps")
+        feeds = part.feeds(items.calibration(part, self.tokenizer, self.options.calibrate, self._prefix))
+        search = Search(exact, feeds, likeness(part), self.floor, self._most(part))
+        if self.options.calibrate != NONE:
+            search.observe()
+        plans = self._given_plan(part) or search.run()
+        results: list[tuple[Built, Plan]] = []
+        for plan in plans:
+            if isinstance(plan, Progress):
+                yield plan
+                continue
+            plan = plan.plan if isinstance(plan, Trial) else plan
+            built = self._verified(part, search, plan, proof)
+            results.append((built, plan))
+            if not built.missed or len(results) == _BUILDS:
+                break
+        built, plan = min(results, key=lambda result: len(result[0].missed))
+        if plan is not results[-1][1]:
+            built = self._verified(part, search, plan, proof)
+        return replace(built, plan=plan_json(plan), trials=[trial.row() for trial in search.trials])
+
+    def _verified(self, part: Part, search: "Search", plan: "Plan", proof: "Proof") -> Built:
+        from converters.onnx_int8 import quantize
+
+        quantize(search.graph, plan, search.seen).save(self.folder / part.file)
+        metrics = proof.compare(self.folder / part.file, int8=True)
+        return Built(part, metrics, failures(metrics, self.floor) + self._too_large(part), proof)
+
+    def _most(self, part: Part) -> int:
+        """Bytes that --max-size leaves for `part`: its share of the weights."""
+        shares = [_weights(each) for each in self.prepared.parts]
+        return self.options.max_size * _weights(part) // sum(shares)
+
+    def _too_large(self, part: Part) -> list[str]:
+        size, most = (self.folder / part.file).stat().st_size, self._most(part)
+        return [f"{part.file} has {size} bytes, the most is {most}"] if most and size > most else []
+
+    def _given_plan(self, part: Part) -> list[Any]:
+        """The plan of --plan FILE for `part`: a report.json, or what it holds under "plan"."""
+        from converters.onnx_search import read_plan
+
+        path = self.options.plan
+        if path is None:
+            return []
+        try:
+            content = json.loads(path.read_bytes())
+            return [read_plan((content.get("plan") or content)[part.file])]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            why = f"it holds no plan for {part.file} ({error})"
+            raise BadFile(path, why, "give the report.json of an onnx-int8 package") from error
+
+    @property
+    def _prefix(self) -> str:
+        return self.prepared.inputs.document_prefix
+
+    # The package
+
+    def outcome(self, name: str, parts: Sequence[Built]) -> Outcome:
+        """The manifest, and the worst figures of all parts."""
+        checkpoint = self.prepared.checkpoint
+        if self.tokenizer is not None:
+            package.write_file(self.folder / "tokenizer.json", checkpoint.tokenizer.read_text("utf-8"))
+        notes = [*checkpoint.notes, *self.prepared.notes]
+        metrics = _worst([part.metrics for part in parts]) | self._sizes()
+        missed = [f"{part.part.file}: {each}" if len(parts) > 1 else each for part in parts for each in part.missed]
+        manifest = package.write_manifest(self.folder, self._manifest(name, metrics))
+        if self.prepared.task == "embed":
+            comparison = self._through_the_engine(manifest, parts[0])
+            metrics, missed = metrics | comparison.metrics, sorted({*missed, *comparison.failures})
+        if self.options.oracle and oracle.available():
+            kind = "cosine" if all(part.part.head is None for part in parts) else "correlation"
+            metrics[f"transformers_{kind}_min"] = self._trust(parts)
+        else:
+            notes.append("not compared with transformers: it is not installed, or was not asked for")
+        details = {
+            "plan": {part.part.file: part.plan for part in parts if part.plan},
+            "trials": {part.part.file: part.trials for part in parts if part.trials},
+            "floor": asdict(self.floor),
+            "compared": " and ".join(_counted(part.proof.chosen) for part in parts),
+        }
+        return Outcome(manifest, Comparison(metrics, tuple(missed)), notes, details)
+
+    def _through_the_engine(self, manifest: Manifest, built: Built) -> Comparison:
+        """Embeddings are measured once more as users get them."""
+        texts = [item.text for item in built.proof.chosen if isinstance(item, Text)]
+        return compare(Package(self.folder, manifest), texts, built.proof.expected, self.floor)
+
+    def _manifest(self, name: str, metrics: dict[str, float]) -> Manifest:
+        prepared = self.prepared
         return Manifest(
             name=name,
-            task="embed",
-            architecture=self.checkpoint.model_type,
-            source=source_of(self.checkpoint),
-            quantization=Quantization(self.recipe.target, scheme=self.recipe.scheme, kept=self.recipe.kept),
-            made_by=made_by(self.recipe, Options()),
-            inputs=Inputs(
-                max_tokens=self.max_tokens,
-                pooling=self.checkpoint.pooling,
-                normalize=self.checkpoint.normalize,
-                dimensions=self.sizes.hidden,
-                query_prefix=self.checkpoint.prompts.get("query", ""),
-                document_prefix=self.document_prefix,
+            task=prepared.task,
+            architecture=prepared.checkpoint.model_type,
+            source=source_of(prepared.checkpoint),
+            quantization=Quantization(
+                self.recipe.target, metrics["bits_per_weight"], self.recipe.scheme, self.recipe.kept
             ),
+            made_by=made_by(self.recipe, self.options),
+            inputs=prepared.inputs,
+            labels=prepared.labels,
+            scores=prepared.scores,
+            zero_shot=prepared.zero_shot,
+            check=self._check(),
         )
 
-    def size_metrics(self, folder: Path) -> dict[str, float]:
-        size = sum(path.stat().st_size for path in folder.glob("model.*"))
-        return {
-            "bits_per_weight": 8 * size / self.checkpoint.weights,
-            "size_ratio": size / (4 * self.checkpoint.weights),
-        }
-
-    def finish(self, draft: Manifest, folder: Path, metrics: dict[str, float]) -> Manifest:
-        """The draft with the check values of the finished model."""
-        with models.open_embedder(folder) as embedder:
-            values = embedder.embed([CHECK_TEXT])[0][:CHECK_VALUES]
+    def _check(self) -> Check:
+        """The answer of the finished model to a fixed input."""
+        part = self.prepared.parts[0]
+        chosen = items.check(part, self.tokenizer, CHECK_TEXT)
+        model = OrtModel(self.folder / part.file, int8=self.recipe.weights == "int8")
+        values = answers(model, part.feeds(chosen))[0][:CHECK_VALUES]
+        if self.tokenizer is None:
+            return Check("", (), tuple(float(v) for v in values))
         tokens = self.tokenizer.ids([CHECK_TEXT])[0]
-        return replace(
-            draft,
-            quantization=replace(draft.quantization, bits_per_weight=metrics["bits_per_weight"]),
-            check=Check(CHECK_TEXT, tuple(tokens), tuple(float(v) for v in values)),
-        )
+        return Check(CHECK_TEXT, tuple(tokens), tuple(float(v) for v in values))
+
+    def _sizes(self) -> dict[str, float]:
+        size = sum(path.stat().st_size for path in self.folder.glob("*.onnx*"))
+        weights = self.prepared.checkpoint.weights
+        return {"bits_per_weight": 8 * size / weights, "size_ratio": size / (4 * weights)}
+
+    def _trust(self, parts: Sequence[Built]) -> float:
+        """The least likeness of our references to transformers. Raises `BelowFloor` when ours are wrong."""
+        least = min(_likeness_to_transformers(built) for built in parts)
+        if least < _LEAST_TRUST:
+            why = f"transformers gives other answers (likeness {least:.5f})"
+            raise BelowFloor(self.prepared.checkpoint.folder, why, "report this checkpoint: edgemm reads it wrongly")
+        return least
 
 
-def _step(stage: str) -> Progress:
-    return Progress(f"convert: {stage}", _STEPS.index(stage), len(_STEPS), "steps")
+def _likeness_to_transformers(built: Built) -> float:
+    found = likeness(built.part)(built.proof.expected, oracle.answers(built.part, built.proof.chosen))
+    return float(found.get("cosine_min", found.get("label_correlation", 0.0)))
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a part should answer to items that it was not calibrated on."""
+
+    part: Part
+    chosen: Sequence[Item]
+    expected: Array
+
+    def compare(self, path: Path, *, int8: bool) -> dict[str, float]:
+        """Likeness to the checkpoint, independence of batch mates, and speed."""
+        started = time.perf_counter()
+        model = OrtModel(path, int8=int8)
+        loaded = time.perf_counter() - started
+        feeds = self.part.feeds(self.chosen)
+        found = answers(model, feeds)
+        alone = np.concatenate([answers(model, self.part.feeds([item])) for item in self.chosen])
+        metrics = likeness(self.part)(found, self.expected)
+        metrics["batch_invariance"] = least_cosine(found, alone)
+        started = time.perf_counter()
+        answers(model, feeds)
+        seconds = time.perf_counter() - started
+        count, unit = _amount(self.chosen)
+        return metrics | {"load_seconds": round(loaded, 3), f"{unit}_per_second": round(count / seconds, 1)}
+
+
+def _counted(chosen: Sequence[Item]) -> str:
+    return f"{len(chosen)} {'texts' if isinstance(chosen[0], Text) else 'pictures'}"
+
+
+def _amount(chosen: Sequence[Item]) -> tuple[int, str]:
+    texts = [item for item in chosen if isinstance(item, Text)]
+    return (sum(len(text.ids) for text in texts), "tokens") if texts else (len(chosen), "images")
+
+
+def likeness(part: Part) -> Callable[[Array, Array], dict[str, float]]:
+    """How answers of `part` are compared."""
+    return similarity if part.head is None else label_likeness
+
+
+def _weights(part: Part) -> int:
+    return sum(int(np.prod(part.checkpoint.tensors[n].shape)) for n in part.weights.used) or 1
+
+
+def _worst(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
+    found = dict(metrics[0])
+    for other in metrics[1:]:
+        for name, value in other.items():
+            found[name] = min(found.get(name, value), value)
+    return found

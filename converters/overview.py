@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from converters.architectures import GGUFArchitecture, gguf_row, summary, supported
+from converters.architectures import GGUFArchitecture, gguf_row, onnx_row, summary, supported
+from converters.encoder import Towers
 from converters.recipe import RECIPES
 
 _YES, _NO = "yes", "-"
@@ -17,7 +18,7 @@ _HYPHENATED = {"xlm_roberta": "xlm-roberta"}  # files that cannot have the name 
 def architectures() -> str:
     """A line for each model type: what its checkpoints can become."""
     head = [
-        "| `model_type` | models | GGUF: chat | GGUF: embeddings | GGUF: labels, reranking | ONNX |",
+        "| `model_type` | models | GGUF: chat | GGUF: embed | GGUF: classify, rerank | ONNX |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     return "\n".join([*head, *(_line(name) for name in supported())])
@@ -33,7 +34,20 @@ def targets() -> str:
 def _line(name: str) -> str:
     cells = [f"`{_HYPHENATED.get(name, name)}`", _family(name)]
     cells += _tasks(gguf_row(name, Path())) if name in supported("gguf") else [_NO] * 3
-    return "| " + " | ".join([*cells, _YES if name in supported("onnx") else _NO]) + " |"
+    return "| " + " | ".join([*cells, ", ".join(onnx_tasks(name)) or _NO]) + " |"
+
+
+def onnx_tasks(name: str) -> list[str]:
+    """The tasks that our own ONNX graphs of this family have."""
+    if name not in supported("onnx"):
+        return []
+    row = onnx_row(name, Path())
+    if isinstance(row, Towers):
+        return ["image-text", "image-embed", *row.vision.heads]
+    if "patches" in row.tensors:
+        return ["image-embed", *row.heads]
+    more = ["rerank"] if "classify" in row.heads else []
+    return ["embed", *row.heads, *more]
 
 
 def _tasks(row: GGUFArchitecture) -> Iterator[str]:

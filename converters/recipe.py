@@ -10,7 +10,8 @@ from dataclasses import dataclass
 class Floor:
     """The least likeness to the checkpoint on held-out texts.
 
-    Embeddings: cosine mean and minimum, and top-10 overlap. Chats: `divergence` is the most that the mean
+    Embeddings: cosine mean and minimum, top-10 overlap, and the cosine of a text alone and in a batch. Scores of
+    labels: their correlation is held to the least cosine. Chats: `divergence` is the most that the mean
     Kullback-Leibler divergence (nats a token) may be for a model of `BIG` weights or more; smaller ones lose more by
     the same rounding, they are allowed `SMALL` times as much.
     """
@@ -18,6 +19,7 @@ class Floor:
     cosine_mean: float
     cosine_min: float
     overlap: float = 0.0
+    invariance: float = 0.0
     divergence: float = 0.0
 
 
@@ -64,7 +66,8 @@ class Recipe:
 
 
 _LOSSLESS = Floor(cosine_mean=0.99999, cosine_min=0.9999, divergence=0.001)
-_QUANTIZED = Floor(cosine_mean=0.99, cosine_min=0.97)
+_INT8 = Floor(cosine_mean=0.999, cosine_min=0.9975, overlap=0.96, invariance=0.9999)
+_HALF = Floor(cosine_mean=0.9999, cosine_min=0.999, overlap=0.98, invariance=0.995)
 _VECTORS = ("norms", "biases", "positions")
 
 
@@ -91,8 +94,9 @@ RECIPES = {
             "int8",
             "weights int8 per column, activations uint8 per row at run time, SmoothQuant; embedding table int8 per row",
             ("layer norms", "softmax", "attention products", "biases"),
-            _QUANTIZED,
+            _INT8,
         ),
+        Recipe("onnx-fp16", "onnx", "fp16", "float16, for CUDA and CoreML", ("rotary angles", "vector lengths"), _HALF),
         _gguf("f32", "F32", 0, "float32", _LOSSLESS, output="F32"),
         _gguf("f16", "F16", 1, "float16 matrices", _LOSSLESS, output="F16"),
         _gguf("bf16", "BF16", 32, "bfloat16 matrices", _LOSSLESS, output="BF16"),

@@ -16,8 +16,9 @@ _LABELS = {
     "cosine_mean": "cosine to the fp32 checkpoint, mean",
     "cosine_min": "cosine to the fp32 checkpoint, least",
     "top10_overlap": "ten nearest neighbours that stay",
-    "batch_invariance": "cosine of a text alone and in a batch, least",
+    "batch_invariance": "cosine of an input alone and in a batch, least",
     "tokenizer_agreement": "probe texts with equal ids in llama.cpp and tokenizers",
+    "transformers_correlation_min": "correlation of our reference's scores with those of transformers",
     "transformers_cosine_min": "cosine of our full-precision model to transformers, least",
     "transformers_divergence": "divergence of our full-precision build from transformers, nats a token",
     "transformers_label_error": "difference of a label's score from transformers, share of the largest",
@@ -26,7 +27,8 @@ _LABELS = {
     "same_top_token": "tokens whose likeliest successor stays",
     "perplexity": "perplexity on held-out text",
     "perplexity_ratio": "perplexity, times that of the high-precision build",
-    "label_correlation": "correlation of the labels' scores with the high-precision build",
+    "label_correlation": "correlation of the scores with full precision",
+    "same_label": "highest scores that stay",
     "tensors_exact": "tensors whose values are the checkpoint's own",
     "tensor_error_max": "largest error of a tensor, share of its size",
     "bytes": "size, MB",
@@ -34,13 +36,40 @@ _LABELS = {
     "bits_per_weight": "bits per weight",
     "load_seconds": "load time, s",
     "tokens_per_second": "speed, tokens/s",
+    "images_per_second": "speed, pictures/s",
     "prefill_tokens_per_second": "speed of reading, tokens/s",
     "memory_bytes": "peak memory while running, MB",
     "convert_seconds": "conversion, s",
 }
-_TASKS = {"embed": "An embedding model", "chat": "A chat model", "classify": "A classifier"}
-_PERCENT = {"top10_overlap", "tokenizer_agreement", "size_ratio", "same_top_token", "tensors_exact", "tensor_error_max"}
-_PRECISE = {"batch_invariance", "perplexity_ratio", "label_correlation", "transformers_label_error"}
+_TASKS = {
+    "embed": "An embedding model",
+    "chat": "A chat model",
+    "classify": "A classifier of texts",
+    "fill-mask": "A model that fills masks",
+    "token-classify": "A classifier of tokens",
+    "next-sentence": "A model of which sentence follows",
+    "question-answering": "A model that finds answers in texts",
+    "rerank": "A reranker",
+    "image-embed": "An embedding model of pictures",
+    "image-classify": "A classifier of pictures",
+    "image-text": "An embedding model of texts and pictures",
+}
+_PERCENT = {
+    "top10_overlap",
+    "same_label",
+    "tokenizer_agreement",
+    "size_ratio",
+    "same_top_token",
+    "tensors_exact",
+    "tensor_error_max",
+}
+_PRECISE = {
+    "batch_invariance",
+    "transformers_correlation_min",
+    "perplexity_ratio",
+    "label_correlation",
+    "transformers_label_error",
+}
 _LIBRARIES = ("edgemm", "numpy", "onnx", "onnxruntime", "llama-cpp-python", "tokenizers")
 
 
@@ -52,7 +81,7 @@ def report(recipe: Recipe, comparison: Comparison, notes: list[str]) -> dict[str
         "failures": list(comparison.failures),
         "metrics": comparison.metrics,
         "floor": asdict(recipe.floor),
-        "texts": len(HELD_OUT),
+        "compared": f"{len(HELD_OUT)} texts",
         "notes": notes,
         "machine": Device.detect().summary(),
         "versions": dict(_versions()),
@@ -81,16 +110,29 @@ def card(manifest: Manifest, content: dict[str, Any]) -> str:
         "",
         *facts,
         "",
-        f"Compared with the checkpoint on {content['texts']} texts that were not calibrated on: {verdict}.",
+        f"Compared with the checkpoint on {content['compared']} that it was not calibrated on: {verdict}.",
         "",
         "| figure | value |",
         "| --- | --- |",
         *(f"| {label} | {value} |" for label, value in rows(content)),
         "",
+        *_trials(content.get("trials", {})),
         f"Measured on {content['machine']}.",
         *(f"\nNote: {note}" for note in content["notes"]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _trials(trials: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
+    """The builds that were tried on calibration inputs, a table for each file."""
+    for file, tried in trials.items():
+        yield from (f"Tried for {file}, on calibration inputs:", "")
+        yield from ("| build | times float32 | MB | likeness, mean | least |", "| --- | --- | --- | --- | --- |")
+        for trial in tried:
+            mean, least = trial.get("cosine_mean", trial.get("label_correlation")), trial.get("cosine_min")
+            shown = [f"{value:.5f}" if value is not None else "-" for value in (mean, least)]
+            yield f"| {trial['what']} | {trial['speed']:.2f} | {trial['bytes'] / 1e6:.1f} | {shown[0]} | {shown[1]} |"
+        yield ""
 
 
 def rows(content: dict[str, Any]) -> list[tuple[str, str]]:

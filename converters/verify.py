@@ -13,7 +13,8 @@ import numpy as np
 from converters.checkpoint import Array
 from converters.recipe import BIG, SMALL, Floor
 from edgemm import models
-from edgemm.embed import Embedder, EmbedOptions
+from edgemm.batches import BatchOptions
+from edgemm.embed import Embedder
 from edgemm.package import Package
 from edgemm.tokenizer import Overflow, Tokenizer
 
@@ -35,7 +36,7 @@ class Comparison:
 def compare(package: Package, texts: Sequence[str], reference: Array, floor: Floor) -> Comparison:
     """Run `package` on `texts` and compare with `reference`: float32 (len(texts), dimensions)."""
     started = time.perf_counter()
-    with models.open_embedder(package.path, EmbedOptions(overflow=Overflow.CUT)) as embedder:
+    with models.open_embedder(package.path, BatchOptions(overflow=Overflow.CUT)) as embedder:
         loaded = time.perf_counter() - started
         metrics = similarity(embedder.embed(texts), reference) | {
             "batch_invariance": _batch_invariance(embedder, texts),
@@ -56,6 +57,20 @@ def similarity(vectors: Array, reference: Array) -> dict[str, float]:
     }
 
 
+def label_likeness(scores: Array, reference: Array) -> dict[str, float]:
+    """Of scores (rows, labels): their correlation, and the share of rows whose highest score stays.
+
+    What is added to all scores of a row changes no share, so that only differences count; with one label, its own.
+    """
+    several = scores.shape[1] > 1
+    ours, theirs = ((each - each.mean(axis=1 if several else 0, keepdims=True)) for each in (scores, reference))
+    size = float(np.linalg.norm(ours) * np.linalg.norm(theirs))
+    found = {"label_correlation": float(np.sum(ours * theirs)) / size if size else 1.0}
+    if several:
+        found["same_label"] = float((scores.argmax(axis=1) == reference.argmax(axis=1)).mean())
+    return found
+
+
 def failures(metrics: dict[str, float], floor: Floor, weights: int = 0) -> list[str]:
     """What lies below the floor, a sentence each; figures that were not measured cannot fail.
 
@@ -66,6 +81,7 @@ def failures(metrics: dict[str, float], floor: Floor, weights: int = 0) -> list[
         "cosine_mean": floor.cosine_mean,
         "cosine_min": floor.cosine_min,
         "top10_overlap": floor.overlap,
+        "batch_invariance": floor.invariance,
     }
     most = floor.divergence * (SMALL if weights < BIG else 1)
     low = [(name, limit) for name, limit in least.items() if metrics.get(name, limit) < limit]
@@ -77,9 +93,12 @@ def failures(metrics: dict[str, float], floor: Floor, weights: int = 0) -> list[
 
 def _batch_invariance(embedder: Embedder, texts: Sequence[str]) -> float:
     """The least cosine between a text embedded alone and among all others."""
-    together = _unit(embedder.embed(texts))
-    alone = _unit(np.concatenate([embedder.embed([text]) for text in texts]))
-    return float(np.sum(together * alone, axis=1).min())
+    return least_cosine(embedder.embed(texts), np.concatenate([embedder.embed([text]) for text in texts]))
+
+
+def least_cosine(vectors: Array, others: Array) -> float:
+    """Of each pair of rows."""
+    return float(np.sum(_unit(vectors) * _unit(others), axis=1).min())
 
 
 def _speed(embedder: Embedder, package: Package, texts: Sequence[str]) -> float:

@@ -11,18 +11,24 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Chat": "edgemm.chat",
+    "Classifier": "edgemm.classify",
     "EdgemmError": "edgemm.errors",
     "Embedder": "edgemm.embed",
+    "VisionModel": "edgemm.vision",
+    "fuse": "edgemm.fusion",
     "open_model": "edgemm.models",
 }
 
-__all__ = ["Chat", "EdgemmError", "Embedder", "open_model"]
+__all__ = ["Chat", "Classifier", "EdgemmError", "Embedder", "VisionModel", "fuse", "open_model"]
 
 if TYPE_CHECKING:
     from edgemm.chat import Chat
+    from edgemm.classify import Classifier
     from edgemm.embed import Embedder
     from edgemm.errors import EdgemmError
+    from edgemm.fusion import fuse
     from edgemm.models import open_model
+    from edgemm.vision import VisionModel
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ imported before the command that needs it runs, so that `edgemm --help` stays in
 
 import os
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -38,6 +38,7 @@ app = typer.Typer(
 )
 
 ChatModel = Annotated[str, typer.Option("--model", "-m", help="A chat package, catalog name or .gguf file.")]
+TaskModel = Annotated[str, typer.Option("--model", "-m", help="A package.")]
 System = Annotated[str, typer.Option(help="System prompt.")]
 MaxTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
 Temperature = Annotated[float, typer.Option(min=0, max=5, help="0 always takes the likeliest token.")]
@@ -112,28 +113,68 @@ def chat(
 
 @app.command()
 def embed(
-    files: Annotated[list[Path] | None, typer.Argument(help="Text files, one vector each; none: stdin lines.")] = None,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Texts and pictures, one vector each; none: stdin lines.")
+    ] = None,
     model: Annotated[str, typer.Option("--model", "-m", help="An embedding package or catalog name.")] = EMBED_MODEL,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="x.npy or x.jsonl; without it: JSONL on stdout.")
     ] = None,
     query: Annotated[bool, typer.Option("--query", help="Use the model's prefix for queries.")] = False,
+    cut: Annotated[bool, typer.Option("--cut", help="Cut texts that are too long for the model.")] = False,
+    dimensions: Annotated[int, typer.Option(min=0, help="Keep only the first N values; 0: all.")] = 0,
     threads: Threads = 0,
 ) -> None:
-    """Embed text files, or each line of stdin, as float32 vectors."""
+    """Embed text or picture files (by their suffix), or each line of stdin, as float32 vectors."""
     from edgemm import vectors
-    from edgemm.embed import EmbedOptions, Kind
-    from edgemm.models import open_embedder
+    from edgemm.batches import BatchOptions
+    from edgemm.embed import Kind
+    from edgemm.tokenizer import Overflow
 
     sink = vectors.open_sink(out)
     source = vectors.Files(files) if files else vectors.Lines(sys.stdin)
     _prepare(model)
-    with open_embedder(model, EmbedOptions(threads=threads)) as embedder, sink, terminal.ProgressBar() as bar:
-        for batch in vectors.embed_all(embedder, source, Kind.QUERY if query else Kind.DOCUMENT):
+    options = BatchOptions(threads=threads, overflow=Overflow.CUT if cut else Overflow.SPLIT)
+    with vectors.open_engine(model, options, dimensions) as engine, sink, terminal.ProgressBar() as bar:
+        for batch in vectors.embed_all(engine, source, Kind.QUERY if query else Kind.DOCUMENT):
             sink.write(batch)
             bar.show(Progress("embed", sink.count, source.total, source.unit))
     plural = "" if sink.count == 1 else "s"
-    terminal.note(f"{sink.count} vector{plural} of {embedder.dimensions} dimensions" + (f" in {out}" if out else ""))
+    terminal.note(f"{sink.count} vector{plural} of {engine.dimensions} dimensions" + (f" in {out}" if out else ""))
+
+
+@app.command()
+def predict(
+    model: TaskModel,
+    inputs: Annotated[list[str] | None, typer.Argument(help="Texts, @files or pictures; none: stdin lines.")] = None,
+    labels: Annotated[str, typer.Option(help="a,b,c, or a file with a label on each line.")] = "",
+    question: Annotated[str, typer.Option(help="What the text is asked.")] = "",
+    top_k: Annotated[int | None, typer.Option(min=0, help="Only the K best; 0: all.")] = None,
+    threads: Threads = 0,
+    as_json: Json = False,
+) -> None:
+    """Do what the model is for: fill masks, label texts, words or pictures, answer from a text."""
+    from edgemm import predict as door
+
+    _prepare(model)
+    request = door.Request(tuple(inputs or ()), labels, question, top_k, threads)
+    door.show(door.predictions(model, request), as_json=as_json)
+
+
+@app.command()
+def rerank(
+    query: Annotated[str, typer.Argument(help="What is looked for.")],
+    model: TaskModel,
+    file: Annotated[Path | None, typer.Argument(help="One text a line; none: stdin.")] = None,
+    top_k: Annotated[int, typer.Option(min=0, help="Only the K best; 0: all.")] = 0,
+    threads: Threads = 0,
+    as_json: Json = False,
+) -> None:
+    """Put lines in the order of their worth for a query."""
+    from edgemm import predict as door
+
+    _prepare(model)
+    door.show([door.rerank(model, query, file, top_k, threads)], as_json=as_json, with_source=False)
 
 
 @app.command()
@@ -184,7 +225,7 @@ def list_(
         for row in rows
         if row.name not in names
     ]
-    _print_table(("NAME", "TASK", "SIZE", "RAM", "LICENCE", "STATE"), table, fold=["STATE"])
+    terminal.print_table(("NAME", "TASK", "SIZE", "RAM", "LICENCE", "STATE"), table, fold=["STATE"])
 
 
 @app.command()
@@ -227,7 +268,7 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         terminal.print_json(asdict(found))
     else:
-        _print_table(("WHAT", "FOUND", "REMARK"), rows(found), fold=["FOUND", "REMARK"])
+        terminal.print_table(("WHAT", "FOUND", "REMARK"), rows(found), fold=["FOUND", "REMARK"])
 
 
 def main() -> None:
@@ -328,19 +369,3 @@ def _summary(found: "Package") -> str:
         "folder": str(found.path),
     }
     return terminal.safe("\n".join([m.name, *(f"  {key:<13} {value}" for key, value in facts.items())]))
-
-
-def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]], fold: Collection[str]) -> None:
-    """Columns on a terminal, of which those in `fold` may break; tab-separated values for a pipe."""
-    if not sys.stdout.isatty():
-        for row in rows:
-            print(terminal.safe("\t".join(row)))
-        return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in head:
-        table.add_column(title, overflow="fold", no_wrap=title not in fold)
-    for row in rows:
-        table.add_row(*map(terminal.safe, row))
-    terminal.console().print(table)

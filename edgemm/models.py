@@ -6,23 +6,31 @@ No socket is opened here: what is missing is named with the command that fetches
 """
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from edgemm import catalog, package, paths
-from edgemm.backends import Encoder, Sampling
+from edgemm.backends import Encoder, Generator, Sampling
+from edgemm.batches import BatchOptions
 from edgemm.chat import Chat
-from edgemm.embed import Embedder, EmbedOptions
+from edgemm.embed import Embedder
 from edgemm.errors import BadFile, EdgemmError, MissingExtra, UnknownModel, UsageError
 from edgemm.events import Note, Progress
+from edgemm.manifest import ChatFormat
 from edgemm.package import Package
 from edgemm.settings import Settings
-from edgemm.tokenizer import FILE, open_tokenizer
+from edgemm.tokenizer import FILE, Overflow, open_tokenizer
+
+if TYPE_CHECKING:
+    from edgemm.backends.worker import LoadOptions
+    from edgemm.classify import Classifier
+    from edgemm.vision import VisionModel
 
 Events = Iterator[Progress | Note | Package]
+TEXT_MODEL, VISION_MODEL = "text_model.onnx", "vision_model.onnx"  # the halves of a model of texts and pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,32 +43,76 @@ class ChatOptions:
     sampling: Sampling = field(default_factory=Sampling)
 
 
-def open_model(name: str | Path, *, context: int = 0, threads: int = 0) -> Embedder | Chat:
-    """Open the model `name` for what it can do: an `Embedder` with `.embed(texts)`, or a `Chat` with `.ask(text)`.
+def open_model(name: str | Path, *, context: int = 0, threads: int = 0) -> "Embedder | Chat | Classifier | VisionModel":
+    """Open the model `name` for what it can do.
 
-    Raises `UnknownModel`, `BadFile`, `ChecksumMismatch`, `NotEnoughMemory` or `MissingExtra`.
+    An `Embedder` with `.embed(texts)`, a `Chat` with `.ask(text)`, a `Classifier` for scores of texts, or a
+    `VisionModel` for pictures. Raises `UnknownModel`, `BadFile`, `ChecksumMismatch`, `NotEnoughMemory` or
+    `MissingExtra`.
     """
-    if is_gguf(name) or find(name).manifest.task == "chat":
+    if is_gguf(name):
         return open_chat(name, ChatOptions(context=context, threads=threads))
-    return open_embedder(name, EmbedOptions(threads=threads))
+    options = BatchOptions(threads=threads)
+    match task_of(name):
+        case "chat":
+            return open_chat(name, ChatOptions(context=context, threads=threads))
+        case "embed":
+            return open_embedder(name, options)
+        case "image-embed" | "image-classify" | "image-text":
+            return open_vision(name, options)
+        case _:
+            return open_classifier(name, options)
 
 
-def open_embedder(name: str | Path, options: EmbedOptions | None = None) -> Embedder:
-    """Open an embedding model. Raises `UsageError` when `name` is something else."""
+def task_of(name: str | Path) -> str:
+    """The task of the package that `name` means; see `find`."""
+    return find(name).manifest.task
+
+
+def open_embedder(name: str | Path, options: BatchOptions | None = None, dimensions: int = 0) -> Embedder:
+    """Open an embedding model; `dimensions` as in `Embedder`. Raises `UsageError` when `name` is something else."""
     found = find(name)
     if found.manifest.task != "embed":
         raise UsageError(found.name, f"is for {found.manifest.task}, not for embedding texts", "choose with -m")
-    return _embedder(found, options or EmbedOptions())
+    return _embedder(found, options or BatchOptions(), dimensions)
+
+
+def open_classifier(name: str | Path, options: BatchOptions | None = None, labels: Sequence[str] = ()) -> "Classifier":
+    """Open a model that scores texts: masks, labels, entities, answers, ranks. `labels` rename its outputs.
+
+    Raises `UsageError` when `name` is something else.
+    """
+    from edgemm import classify
+
+    found = find(name)
+    if found.manifest.task not in classify.TASKS:
+        raise UsageError(found.name, f"is for {found.manifest.task}, not for scores of texts", "choose with -m")
+    options = _with_threads(options)
+    encoder = _encoder(found, options.threads)
+    return classify.Classifier(encoder, open_tokenizer(found), found.manifest, options, labels)
+
+
+def open_vision(name: str | Path, options: BatchOptions | None = None, labels: Sequence[str] = ()) -> "VisionModel":
+    """Open a model for pictures. `labels` rename a classifier's outputs. Captions that are too long are refused,
+    unless `options.overflow` says that they are cut. Raises `UsageError` when `name` is something else.
+    """
+    from edgemm import vision
+    from edgemm.backends.ort import OrtModel
+
+    found = find(name)
+    if found.manifest.task not in vision.TASKS:
+        raise UsageError(found.name, f"is for {found.manifest.task}, not for pictures", "choose with -m")
+    options = _with_threads(options)
+    is_pair = found.manifest.task == "image-text"
+    pictures = _file(found, VISION_MODEL if is_pair else ".onnx")
+    encoder = OrtModel(pictures, int8=_is_int8(found))
+    return vision.VisionModel(encoder, found.manifest, _captions(found, options) if is_pair else None, options, labels)
 
 
 def open_chat(name: str | Path, options: ChatOptions | None = None) -> Chat:
     """Open a chat model: a package, or the path of a .gguf file. Raises `UsageError` when it is something else."""
-    from edgemm.backends.worker import LoadOptions, Worker
-
     options = options or ChatOptions()
-    model, tokenizer = _chat_files(name)
-    load = LoadOptions(context=options.context, threads=_threads(options.threads), tokenizer=tokenizer)
-    return Chat(Worker(model, load), system=options.system, sampling=options.sampling)
+    return Chat(_generator(name, options), system=options.system, sampling=options.sampling)
 
 
 def find(name: str | Path) -> Package:
@@ -128,46 +180,93 @@ def _unknown(name: str) -> EdgemmError:
     return UnknownModel(name, why, "see `edgemm list --all`, or pull a hub repository by owner/name")
 
 
-def _embedder(found: Package, options: EmbedOptions) -> Embedder:
+def _embedder(found: Package, options: BatchOptions, dimensions: int = 0) -> Embedder:
     inputs = found.manifest.inputs
     if inputs is None:
         raise BadFile(found.path / package.MANIFEST, "an embedding model without `inputs`", "convert it again")
     tokenizer = open_tokenizer(found)
-    options = replace(options, threads=_threads(options.threads))
-    return Embedder(_encoder(found, options.threads), tokenizer, inputs, options)
+    options = _with_threads(options)
+    return Embedder(_encoder(found, options.threads), tokenizer, inputs, options, dimensions)
+
+
+def _captions(found: Package, options: BatchOptions) -> Embedder:
+    """The text half of a model of texts and pictures. Halves of a caption mean nothing: it is never split."""
+    overflow = Overflow.CUT if options.overflow is Overflow.CUT else Overflow.REFUSE
+    return _embedder(found, replace(options, overflow=overflow))
 
 
 def _encoder(found: Package, threads: int) -> Encoder:
     from edgemm.backends.ort import OrtEncoder
     from edgemm.backends.worker import LoadOptions, Worker
 
-    onnx, gguf = found.file(".onnx"), found.file(".gguf")
+    onnx, gguf, inputs = found.file(TEXT_MODEL) or found.file(".onnx"), found.file(".gguf"), found.manifest.inputs
     if onnx is not None:
-        return OrtEncoder(onnx, int8=found.manifest.quantization.recipe.endswith("int8"))
+        pad_to, pad_id = (inputs.pad_to, inputs.pad_id) if inputs else (0, 0)
+        return OrtEncoder(onnx, int8=_is_int8(found), pad_to=pad_to, pad_id=pad_id)
     if gguf is not None:
         return Worker(gguf, LoadOptions(embedding=True, threads=threads))
     raise BadFile(found.path, "the package holds neither an .onnx nor a .gguf file", "pull or convert it again")
 
 
-def _chat_files(name: str | Path) -> tuple[Path, Path | None]:
-    """The model, and its tokenizer.json where llama.cpp does not split text as the model was trained."""
+def _file(found: Package, suffix: str) -> Path:
+    path = found.file(suffix)
+    if path is None:
+        raise BadFile(found.path, f"the package holds no {suffix} file", "pull or convert it again")
+    return path
+
+
+def _generator(name: str | Path, options: ChatOptions) -> Generator:
+    """A GGUF file runs in a child process, an .onnx file in this one."""
+    from edgemm.backends.worker import LoadOptions, Worker
+
+    load = LoadOptions(context=options.context, threads=_threads(options.threads))
     if is_gguf(name):
-        return Path(name), None
+        return Worker(Path(name), load)
     found = find(name)
-    gguf = found.file(".gguf")
-    if found.manifest.task != "chat" or gguf is None:
-        raise UsageError(found.name, f"is for {found.manifest.task}, not for chat", "choose with -m")
-    if found.manifest.chat is None or found.manifest.chat.tokenizer != FILE:
-        return gguf, None
+    gguf, onnx, chat = found.file(".gguf"), found.file(".onnx"), found.manifest.chat
+    if found.manifest.task == "chat" and gguf is not None:
+        is_own = chat is not None and chat.tokenizer == FILE  # llama.cpp does not split text as the model was trained
+        return Worker(gguf, replace(load, tokenizer=_chat_tokenizer(found) if is_own else None))
+    if found.manifest.task == "chat" and onnx is not None and chat is not None:
+        return _decoder(found, onnx, chat, load)
+    raise UsageError(found.name, f"is for {found.manifest.task}, not for chat", "choose with -m")
+
+
+def _decoder(found: Package, onnx: Path, chat: ChatFormat, load: "LoadOptions") -> Generator:
+    from edgemm.backends.ort_generator import DecoderFiles, OrtGenerator
+
+    template = found.file(package.TEMPLATE)
+    files = DecoderFiles(
+        onnx,
+        _chat_tokenizer(found),
+        chat.context,
+        template=template.read_text("utf-8", "replace") if template else "",
+        stop=chat.stop,
+        architecture=found.manifest.architecture,
+        int8=_is_int8(found),
+    )
+    return OrtGenerator(files, context=load.context, threads=load.threads)
+
+
+def _chat_tokenizer(found: Package) -> Path:
     tokenizer = found.file(FILE)
     if tokenizer is None:
         raise BadFile(found.path, f"the manifest names {FILE}, which is not there", "convert or pull the model again")
-    return gguf, tokenizer
+    return tokenizer
 
 
 def is_gguf(name: str | Path) -> bool:
     """Whether `name` is the path of a .gguf file that is there."""
     return Path(name).suffix == ".gguf" and Path(name).is_file()
+
+
+def _is_int8(found: Package) -> bool:
+    return found.manifest.quantization.recipe.endswith("int8")
+
+
+def _with_threads(options: BatchOptions | None) -> BatchOptions:
+    options = options or BatchOptions()
+    return replace(options, threads=_threads(options.threads))
 
 
 def _threads(threads: int) -> int:

@@ -7,7 +7,7 @@ events, and nothing about what produces them.
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,6 +52,23 @@ def print_json(value: Any, indent: int | None = 1) -> None:
     """`value` as ASCII JSON on stdout: no control character survives, C1 included."""
     sys.stdout.write(json.dumps(value, indent=indent, default=str) + "\n")
     sys.stdout.flush()
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], fold: Collection[str]) -> None:
+    """Columns on a terminal, of which those in `fold` may break; tab-separated values for a pipe."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            sys.stdout.write(safe("\t".join(row)) + "\n")
+        sys.stdout.flush()
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in head:
+        table.add_column(title, overflow="fold", no_wrap=title not in fold)
+    for row in rows:
+        table.add_row(*map(safe, row))
+    console().print(table)
 
 
 def console(stderr: bool = False) -> "Console":

@@ -36,6 +36,19 @@ class Encoded:
     rows: tuple[list[int], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two texts in one row: ids, the token type of each, which text (0, 1, or None: neither) it is of, and where in it.
+
+    `offsets` are first character and last character + 1 in the text of the token.
+    """
+
+    ids: list[int]
+    types: list[int]
+    texts: list[int | None]
+    offsets: list[tuple[int, int]]
+
+
 class Tokenizer:
     """`encode` is exact with respect to tokenizer.json; padding and truncation of the file are ignored."""
 
@@ -50,6 +63,28 @@ class Tokenizer:
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids with special tokens, of any length."""
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+
+    def pair(self, first: str, second: str, max_tokens: int) -> Pair:
+        """Two texts as one row of ids. Raises `PromptTooLong` when they do not fit together."""
+        encoding = self._tokenizer.encode(first, second)
+        if len(encoding.ids) > max_tokens:
+            why = f"have {len(encoding.ids)} tokens together, this model takes {max_tokens}"
+            raise PromptTooLong("the two texts", why, "shorten them, or split the longer one")
+        return Pair(encoding.ids, encoding.type_ids, encoding.sequence_ids, encoding.offsets)
+
+    def single(self, text: str) -> Pair:
+        """One text, of any length, and where each of its tokens stands in it."""
+        encoding = self._tokenizer.encode(text)
+        return Pair(encoding.ids, encoding.type_ids, encoding.sequence_ids, encoding.offsets)
+
+    def spelled(self, ids: Sequence[int]) -> str:
+        """What the ids stand for, special tokens included."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+
+    def token_id(self, token: str) -> int | None:
+        """The id of one token by its exact name."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
 
     def text_ids(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Token ids of one text; without `parse_special` what looks like a control token stays text."""

@@ -1,4 +1,4 @@
-"""Texts from files or lines, and vectors to .npy or .jsonl: what `edgemm embed` reads and writes.
+"""Texts and pictures from files or lines, and vectors to .npy or .jsonl: what `edgemm embed` reads and writes.
 
 Both ends stream, so that memory does not grow with the input. It knows no model.
 """
@@ -9,30 +9,37 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TextIO
+from typing import IO, Any, TextIO
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from edgemm import models
+from edgemm.batches import BatchOptions
 from edgemm.embed import Embedder, Kind
 from edgemm.errors import BadFile, UsageError, disk_errors
+from edgemm.image import is_image
+from edgemm.vision import VisionModel
 
+Engine = Embedder | VisionModel
+Content = str | Path
 _MAX_FILE = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Names of the texts (a path, or a line number) and their vectors, float32 (len(names), dimensions)."""
+    """Names of the inputs (a path, or a line number) and their vectors, float32 (len(names), dimensions)."""
 
     names: list[str]
     vectors: NDArray[np.float32]
 
 
 class Files:
-    """Whole UTF-8 files, one text each."""
+    """Whole UTF-8 files, one text each, and pictures, told by their suffix."""
 
     unit = "files"
 
@@ -45,9 +52,9 @@ class Files:
             if not path.is_file():
                 raise BadFile(path, "there is no such file", "check the path")
 
-    def __iter__(self) -> Iterator[tuple[str, str]]:
+    def __iter__(self) -> Iterator[tuple[str, Content]]:
         for path in self._files:
-            yield str(path), read_text(path)
+            yield str(path), path if is_image(path) else read_text(path)
 
 
 class Lines:
@@ -77,17 +84,35 @@ def read_text(path: Path) -> str:
         raise BadFile(path, f"is not UTF-8 text (byte {error.start})", "convert it to UTF-8 text first") from error
 
 
-def embed_all(embedder: Embedder, source: Iterable[tuple[str, str]], kind: Kind) -> Iterator[Batch]:
-    """Embed a stream of (name, text), one batch for each window of the embedder."""
-    names: deque[str] = deque()
+def open_engine(name: str, options: BatchOptions, dimensions: int = 0) -> Engine:
+    """Whatever gives vectors: of texts, of pictures, or of both in one space. `dimensions` as in `Embedder`."""
+    if models.task_of(name) in ("image-embed", "image-text"):
+        if dimensions:
+            raise UsageError("--dimensions", "is for embedding models of texts", "leave it out")
+        return models.open_vision(name, options)
+    return models.open_embedder(name, options, dimensions)
 
-    def texts() -> Iterator[str]:
-        for name, text in source:
-            names.append(name)
-            yield text
 
-    for vectors in embedder.stream(texts(), kind):
-        yield Batch([names.popleft() for _ in vectors], vectors)
+def embed_all(engine: Engine, source: Iterable[tuple[str, Content]], kind: Kind) -> Iterator[Batch]:
+    """Embed a stream of (name, text or path of a picture) in its order, a batch at a time."""
+    for kind_of, neighbours in groupby(source, lambda item: type(item[1])):
+        names: deque[str] = deque()
+        for vectors in _stream(engine, kind_of is not str, _noted(neighbours, names), kind):
+            yield Batch([names.popleft() for _ in vectors], vectors)
+
+
+def _noted(source: Iterable[tuple[str, Content]], names: deque[str]) -> Iterator[Any]:
+    for name, content in source:
+        names.append(name)
+        yield content
+
+
+def _stream(engine: Engine, pictures: bool, contents: Iterator[Any], kind: Kind) -> Iterator[NDArray[np.float32]]:
+    if isinstance(engine, VisionModel):
+        return engine.stream_images(contents) if pictures else engine.stream_texts(contents)
+    if pictures:
+        raise UsageError(next(contents), "is a picture, and this model is for texts", "choose a vision model with -m")
+    return engine.stream(contents, kind)
 
 
 def open_sink(out: Path | None) -> "Sink":

@@ -19,15 +19,14 @@ from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from edgemm.backends import Sampling
 from edgemm.backends.ort import pad
 from edgemm.backends.worker import LoadOptions, Worker
+from edgemm.batches import BatchOptions
 from edgemm.device import Device, cores
-from edgemm.embed import EmbedOptions
 from edgemm.events import Done
 from edgemm.models import find, open_embedder
 from edgemm.tokenizer import Overflow, open_tokenizer
@@ -138,27 +137,23 @@ def docstrings(count: int) -> list[str]:
 
 
 def embedding() -> list[Result]:
-    """Our engine in fp32 and INT8, and fastembed's pattern: batches of 256 in input order, padded to the longest."""
+    """Our engine in fp32, and fastembed's pattern: batches of 256 in input order, padded to the longest."""
     texts = docstrings(TEXTS)
     fp32 = find(f"{CHECKPOINT}-onnx-fp32")
     rows = [t.rows[0] for t in open_tokenizer(fp32).encode(texts, MAX_TOKENS, Overflow.CUT)]
     tokens = sum(map(len, rows))
-    options = EmbedOptions(overflow=Overflow.CUT)
+    options = BatchOptions(overflow=Overflow.CUT)
     pattern = InputOrder(fp32.file(".onnx"), rows)
-    with open_embedder(fp32.name, options) as ours, open_embedder(f"{CHECKPOINT}-onnx-int8", options) as int8:
+    with open_embedder(fp32.name, options) as ours:
 
         def mine() -> float:
             return tokens / seconds(lambda: ours.embed(texts))
 
-        quantized = ratio(lambda: tokens / seconds(lambda: int8.embed(texts)), mine, repeats=9)
         against = ratio(mine, lambda: tokens / seconds(pattern.run), repeats=3)
-        agreement = float(np.mean(np.sum(ours.embed(texts) * int8.embed(texts), axis=1)))
     what = f"{len(texts)} docstrings, mean {tokens / len(texts):.0f} tokens"
     slow = f"{against.ours:,.0f} against {against.theirs:,.0f} tokens/s, {what}, 3 pairs"
-    fast = f"{quantized.ours:,.0f} against {quantized.theirs:,.0f} tokens/s, mean cosine {agreement:.4f}, 9 pairs"
     return [
         Result("embedding, our fp32 / batch 256 in input order, fp32", against.value, 5.0, "x", True, slow),
-        Result("embedding, INT8 / our fp32", quantized.value, 2.0, "x", True, fast),
     ]
 
 
@@ -297,7 +292,9 @@ def table(results: Sequence[Result], title: str) -> Table:
 
 def main() -> None:
     prepare()
-    results = [decode(), *embedding(), help_cpu(), cold_run(), *conversion(), cold_embed()]
+    import bench_onnx  # it uses what is defined here
+
+    results = [decode(), *embedding(), help_cpu(), cold_run(), *conversion(), cold_embed(), *bench_onnx.results()]
     Console(width=max(Console().width, 150)).print(table(results, "edgemm bench"))
     print(Device.detect().summary())
     sys.exit(any(not r.met for r in results))

@@ -1,13 +1,15 @@
 """`make demo`: the whole idea in one run, on real weights, without a question asked.
 
 Download both starter models, convert the BERT checkpoint twice and show the report cards, find passages of this
-repository by meaning, ask the chat model, and print what all of it weighs and how fast it runs.
+repository by meaning, find drawn scenes by their captions and by a picture, ask the chat model, and print what all of
+it weighs and how fast it runs.
 """
 
 import ast
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
-from edgemm import open_model
+from edgemm import fuse, open_model
 from edgemm.chat import Chat
 from edgemm.embed import Embedder, Kind
 from edgemm.events import Done, Token
@@ -26,6 +28,7 @@ from edgemm.terminal import human_bytes, safe
 ROOT = Path(__file__).resolve().parent.parent
 EMBEDDERS = ("all-minilm-l6-v2-onnx-int8", "all-minilm-l6-v2-gguf-q8_0")
 CHAT = "smollm2-135m-instruct"
+PICTURES, SCENES = "scenes-clip-onnx-int8", 100
 QUERIES = (
     "how do I stop an answer while it is being written?",
     "which folder holds the downloaded models?",
@@ -98,6 +101,32 @@ def search(embedder: Embedder, library: list[Passage]) -> float:
     return rate
 
 
+def find_scenes(name: str) -> float:
+    """Draw a hundred scenes, find some by what they show, and one by a few words and a picture; pictures per second."""
+    sys.path.insert(0, str(ROOT / "tests" / "reference"))
+    import scenes
+
+    shown = scenes.held_out(SCENES)
+    captions = [scenes.caption(scene) for scene in shown]
+    with open_model(name) as model, tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{i}.png" for i in range(SCENES)]
+        for file, scene in zip(files, shown, strict=True):
+            scenes.render(scene, 256).save(file)
+        started = time.perf_counter()
+        pictures = model.embed_images(files)
+        rate = SCENES / (time.perf_counter() - started)
+        queries = model.embed_texts(captions[:3])
+    for caption, scores in zip(captions, queries @ pictures.T, strict=False):
+        print(f"\n? {caption}\n  {scores.max():.2f}  a picture of {captions[int(scores.argmax())]}")
+    mixed = fuse([queries[0], pictures[3]]) @ pictures.T
+    print(f"\n? {captions[0]} + a picture of {captions[3]}")
+    for index in np.argsort(-mixed)[:2]:
+        print(f"  {mixed[index]:.2f}  a picture of {captions[index]}")
+    if (queries @ pictures.T).argmax(axis=1).tolist() != [0, 1, 2]:
+        sys.exit("demo: a caption did not find its picture")
+    return rate
+
+
 def ask(chat: Chat) -> Done:
     print(f"\n? {QUESTION}\n  ", end="")
     done = None
@@ -129,6 +158,11 @@ def main() -> None:
         cosine = f"mean {metrics['cosine_mean']:.4f}, min {metrics['cosine_min']:.4f}"
         size = f"{human_bytes(package.manifest.bytes)} ({100 * metrics['size_ratio']:.0f} % of fp32)"
         table.add_row(name, size, cosine, f"{rate:.0f} passages/s")
+    edgemm("convert", "tests/reference/scenes-clip", "--to", "onnx-int8", "--out", PICTURES)
+    print(f"\n{SCENES} drawn scenes, found by their captions with {PICTURES}:")
+    rate, made = find_scenes(PICTURES), find(PICTURES).manifest
+    cosine = f"mean {made.report.metrics['cosine_mean']:.4f}, min {made.report.metrics['cosine_min']:.4f}"
+    table.add_row(PICTURES, human_bytes(made.bytes), cosine, f"{rate:.0f} pictures/s")
     print(f"\n{CHAT}, asked without a network:")
     with open_model(CHAT) as chat:
         done = ask(chat)

@@ -14,9 +14,23 @@ LAYERS = (
     ("settings", "paths", "device", "drafts", "manifest", "package", "catalog"),
     ("guard", "tokenizer", "prompt", "image", "fetch"),
     ("backends",),
-    ("embed", "vision", "classify", "sessions", "chat", "documents", "index", "search", "models", "doctor"),
+    (
+        "batches",
+        "embed",
+        "spans",
+        "vision",
+        "classify",
+        "fusion",
+        "sessions",
+        "chat",
+        "documents",
+        "index",
+        "search",
+        "models",
+        "doctor",
+    ),
     ("terminal",),
-    ("vectors", "plain", "server", "tui"),
+    ("vectors", "plain", "predict", "server", "tui"),
     ("cli", "__main__"),
 )
 # What converting may use of the runtime: everything below the doors.
@@ -26,10 +40,11 @@ OWNERS = {
     "onnxruntime": {"edgemm/backends/ort.py"},
     "llama_cpp": {"edgemm/backends/llamacpp.py"},
     "textual": set(),
-    "PIL": set(),
+    "PIL": {"edgemm/image.py"},
     "huggingface_hub": {"edgemm/fetch"},
-    "torch": {"converters/oracle.py"},
-    "transformers": {"converters/oracle.py"},
+    "torch": {"converters/oracle.py", "converters/export_optimum.py"},
+    "transformers": {"converters/oracle.py", "converters/export_optimum.py"},
+    "optimum": {"converters/export_optimum.py"},
 }
 MAX_LINES = 400
 

@@ -10,8 +10,9 @@ import pytest
 import tiny_bert
 from safetensors.numpy import load_file, save_file
 
-from converters.architectures import Weights, architecture, read_config
+from converters.architectures import onnx_row
 from converters.checkpoint import open_checkpoint
+from converters.encoder import Weights, read_sizes
 from edgemm.errors import BadFile, EdgemmError
 
 
@@ -76,17 +77,18 @@ def test_names_of_older_checkpoints(prefix: str, old: bool, tmp_path: Path) -> N
         }
         save_file(renamed, folder / "model.safetensors")
     checkpoint = open_checkpoint(folder)
-    row = architecture(checkpoint.model_type, folder)
-    weights = Weights(row, checkpoint)
-    weights.check(read_config(row, checkpoint.config, folder))
+    row = onnx_row(checkpoint.model_type, folder)
+    sizes, config = read_sizes(row, checkpoint.config, folder)
+    weights = Weights(row, checkpoint, config)
+    weights.check(sizes)
     assert weights.array("embedding_norm", 0, "bias").shape == (tiny_bert.HIDDEN,)
 
 
 def read_all(folder: Path) -> None:
     checkpoint = open_checkpoint(folder)
-    row = architecture(checkpoint.model_type, folder)
-    sizes = read_config(row, checkpoint.config, folder / "config.json")
-    Weights(row, checkpoint).check(sizes)
+    row = onnx_row(checkpoint.model_type, folder)
+    sizes, config = read_sizes(row, checkpoint.config, folder)
+    Weights(row, checkpoint, config).check(sizes)
     for name in checkpoint.tensors:
         checkpoint.read(name)
 
@@ -251,6 +253,7 @@ def test_a_missing_tensor_is_named(folder: Path) -> None:
     del arrays["encoder.layer.1.output.dense.weight"]
     save_file(arrays, folder / "model.safetensors")
     checkpoint = open_checkpoint(folder)
-    weights = Weights(architecture("bert", folder), checkpoint)
+    row = onnx_row("bert", folder)
+    weights = Weights(row, checkpoint, read_sizes(row, checkpoint.config, folder)[1])
     with pytest.raises(BadFile, match=r"encoder\.layer\.1\.output\.dense"):
         weights.matrix("down", 1)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from tiny_bert import write_tokenizer
 
 from edgemm.backends.fake import FakeEncoder
-from edgemm.embed import Embedder, EmbedOptions, Kind, plan_batches
+from edgemm.batches import BatchOptions, plan_batches
+from edgemm.embed import Embedder, Kind
 from edgemm.errors import PromptTooLong, UsageError
 from edgemm.manifest import Inputs
 from edgemm.tokenizer import Overflow, Tokenizer
@@ -42,7 +43,7 @@ class Recorder:
 def make(tokenizer: Tokenizer, max_tokens: int = 32, **options: object) -> tuple[Embedder, Recorder]:
     encoder = Recorder()
     inputs = Inputs(max_tokens, dimensions=DIMENSIONS, query_prefix="the ", document_prefix="")
-    return Embedder(encoder, tokenizer, inputs, EmbedOptions(**options)), encoder  # type: ignore[arg-type]
+    return Embedder(encoder, tokenizer, inputs, BatchOptions(**options)), encoder  # type: ignore[arg-type]
 
 
 def sentences(count: int, longest: int = 20) -> list[str]:
@@ -152,3 +153,19 @@ def test_an_error_in_a_thread_arrives(tokenizer: Tokenizer) -> None:
 
     with Embedder(Broken(), tokenizer, Inputs(32, dimensions=4)) as embedder, pytest.raises(MemoryError):
         embedder.embed(["cat"])
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_shortened_vectors_are_the_beginning_of_the_whole_ones(normalize: bool, tokenizer: Tokenizer) -> None:
+    inputs = Inputs(32, dimensions=DIMENSIONS, normalize=normalize)
+    with Embedder(Recorder(), tokenizer, inputs) as whole, Embedder(Recorder(), tokenizer, inputs, None, 5) as short:
+        vectors, shortened = whole.embed(["the cat", "a mat"]), short.embed(["the cat", "a mat"])
+    assert short.dimensions == shortened.shape[1] == 5
+    begin = vectors[:, :5]
+    expected = begin / np.linalg.norm(begin, axis=1, keepdims=True) if normalize else begin
+    np.testing.assert_allclose(shortened, expected, atol=1e-6)
+
+
+def test_more_dimensions_than_the_model_has_are_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(UsageError, match="17 are asked for, the model gives 16"):
+        Embedder(Recorder(), tokenizer, Inputs(32, dimensions=DIMENSIONS), None, 17)

@@ -5,14 +5,13 @@ from pathlib import Path
 import pytest
 import tiny_bert
 
-from converters import oracle
-from converters.calibrate import HELD_OUT
+from converters import items, onnx_prepare, oracle
 from converters.checkpoint import open_checkpoint
 from converters.convert import convert
-from converters.onnx_job import Job
-from converters.recipe import RECIPES
+from converters.job import BUILT_IN
 from converters.verify import similarity
 from edgemm.package import Package
+from edgemm.tokenizer import Tokenizer
 
 pytestmark = [
     pytest.mark.oracle,
@@ -24,9 +23,9 @@ pytestmark = [
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_the_reference_is_transformers(activation: str, pooling: str, tmp_path: Path) -> None:
     folder = tiny_bert.write(tmp_path / "tiny", pooling=pooling, hidden_act=activation)
-    job = Job.read(open_checkpoint(folder), RECIPES["onnx-fp32"])
-    rows = job.rows(HELD_OUT)
-    assert similarity(job.reference.embed(rows), oracle.vectors(job.checkpoint, rows))["cosine_min"] > 0.99999
+    [part] = onnx_prepare.prepare(open_checkpoint(folder)).parts
+    chosen = items.held_out(part, Tokenizer(folder / "tokenizer.json"), BUILT_IN)
+    assert similarity(part.expected(chosen), oracle.answers(part, chosen))["cosine_min"] > 0.99999
 
 
 def test_the_report_says_so(tmp_path: Path) -> None:

@@ -8,7 +8,10 @@ import pytest
 import tiny_bert
 from onnx import TensorProto, helper
 
+from converters import onnx_prepare
+from converters.checkpoint import open_checkpoint
 from converters.convert import Options, convert
+from converters.onnx_int8 import Plan, quantize
 from edgemm import device
 from edgemm.backends.ort import CPU, OrtEncoder, choose_providers
 from edgemm.errors import BadFile
@@ -48,6 +51,24 @@ def test_a_processor_without_vnni_gives_the_same_vectors(
     monkeypatch.setattr(device, "processor", lambda: ("old", ("AVX2",)))
     assert device.saturates_int8()
     np.testing.assert_allclose(OrtEncoder(path, int8=True).encode(rows), expected, atol=1e-5)
+
+
+def test_a_weight_that_layers_share_does_not_overflow_without_vnni(
+    tmp_path: Path, rows: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot be turned into uint8 when it is loaded, so that it holds 7 bits."""
+    [part] = onnx_prepare.prepare(open_checkpoint(tiny_bert.write(tmp_path / "tiny"))).parts
+    graph = part.graph()
+    first, last = (next(n for n in graph.nodes if n.name == f"layers.{i}.down") for i in (0, 1))
+    last.input[1] = first.input[1]
+    graph.save(tmp_path / "exact.onnx")
+    quantize(graph, Plan(), {}).save(tmp_path / "int8.onnx")
+    expected = OrtEncoder(tmp_path / "exact.onnx").encode(rows)
+    monkeypatch.setattr(device, "processor", lambda: ("old", ("AVX2",)))
+    cosines = np.sum(OrtEncoder(tmp_path / "int8.onnx", int8=True).encode(rows) * expected, axis=1)
+    assert cosines.min() > 0.999
+    stored = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(tmp_path / "int8.onnx").graph.initializer}
+    assert np.abs(stored[f"{first.input[1]} int8"].astype(int)).max() == 63
 
 
 @pytest.mark.parametrize(

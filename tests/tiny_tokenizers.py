@@ -22,6 +22,7 @@ _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
 )
+_BERT_PAIR = "[CLS] $A [SEP] $B:1 [SEP]:1"
 _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 CHARACTERS = {"ﬁ": "fi", "…": "...", "１": "1", "２": "2", "²": "2"} | dict.fromkeys("\t\n\r\u00a0\u3000", " ")
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -39,13 +40,14 @@ def wordpiece(lowercase: bool = True) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.WordPieceTrainer(vocab_size=SIZE, special_tokens=special, show_progress=False)
     tokenizer.train_from_iterator(corpus(), trainer)
-    tokenizer.post_processor = _around("[CLS] $A [SEP]", tokenizer)
+    tokenizer.post_processor = _around("[CLS] $A [SEP]", tokenizer, _BERT_PAIR)
     return tokenizer
 
 
-def _around(single: str, tokenizer: Tokenizer) -> processors.TemplateProcessing:
-    names = [word for word in single.split() if word != "$A"]
-    return processors.TemplateProcessing(single=single, special_tokens=[(n, tokenizer.token_to_id(n)) for n in names])
+def _around(single: str, tokenizer: Tokenizer, pair: str = "") -> processors.TemplateProcessing:
+    names = {word.split(":")[0] for word in f"{single} {pair}".split() if not word.startswith("$")}
+    special = [(name, tokenizer.token_to_id(name)) for name in sorted(names)]
+    return processors.TemplateProcessing(single=single, pair=pair or None, special_tokens=special)
 
 
 def byte_level(
@@ -102,7 +104,7 @@ def roberta() -> Tokenizer:
 def modernbert() -> Tokenizer:
     tokenizer = byte_level("[PAD] [UNK] [CLS] [SEP]", nfc=True)
     tokenizer.add_special_tokens([AddedToken("[MASK]", lstrip=True)])
-    tokenizer.post_processor = _around("[CLS] $A [SEP]", tokenizer)
+    tokenizer.post_processor = _around("[CLS] $A [SEP]", tokenizer, _BERT_PAIR)
     return tokenizer
 
 
@@ -171,7 +173,7 @@ def embedding_gemma() -> Tokenizer:
     return tokenizer
 
 
-def unigram(special: str, single: str, *, charsmap: bool = True) -> Tokenizer:
+def unigram(special: str, single: str, pair: str = "", *, charsmap: bool = True) -> Tokenizer:
     tokenizer = Tokenizer(models.Unigram())
     steps: list[Any] = [normalizers.Precompiled(precompiled(CHARACTERS))] if charsmap else []
     tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(Regex(" {2,}"), " ")])
@@ -181,7 +183,7 @@ def unigram(special: str, single: str, *, charsmap: bool = True) -> Tokenizer:
         vocab_size=SIZE, special_tokens=special.split(), unk_token="<unk>", show_progress=False
     )
     tokenizer.train_from_iterator(corpus(), trainer)
-    tokenizer.post_processor = _around(single, tokenizer)
+    tokenizer.post_processor = _around(single, tokenizer, pair)
     return tokenizer
 
 
@@ -209,15 +211,49 @@ def precompiled(characters: dict[str, str]) -> bytes:
 
 
 def xlm_roberta(charsmap: bool = True) -> Tokenizer:
-    tokenizer = unigram("<s> <pad> </s> <unk>", "<s> $A </s>", charsmap=charsmap)
+    tokenizer = unigram("<s> <pad> </s> <unk>", "<s> $A </s>", "<s> $A </s> </s> $B </s>", charsmap=charsmap)
     tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True)])
+    return tokenizer
+
+
+def albert() -> Tokenizer:
+    tokenizer = unigram("<pad> <unk> [CLS] [SEP]", "[CLS] $A [SEP]", _BERT_PAIR)
+    tokenizer.add_special_tokens([AddedToken("[MASK]", lstrip=True)])
+    return tokenizer
+
+
+def mpnet() -> Tokenizer:
+    """BERT's words between RoBERTa's marks, whose ids are the same."""
+    special = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>"]
+    tokenizer = Tokenizer(models.WordPiece({}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=SIZE, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(corpus(), trainer)
+    tokenizer.post_processor = _around("<s> $A </s>", tokenizer, "<s> $A </s> </s> $B </s>")
+    return tokenizer
+
+
+def clip() -> Tokenizer:
+    tokenizer = byte_level("<|startoftext|> <|endoftext|>")
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.post_processor = _around("<|startoftext|> $A <|endoftext|>", tokenizer)
     return tokenizer
 
 
 # Maker, and what tokenizer_config.json says.
 KINDS: dict[str, tuple[Callable[[], Tokenizer], dict[str, Any]]] = {
-    "bert": (wordpiece, {"cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]", "pad_token": "[PAD]"}),
-    "bert-cased": (lambda: wordpiece(lowercase=False), {"do_lower_case": False}),
+    "bert": (
+        wordpiece,
+        {
+            "cls_token": "[CLS]",
+            "sep_token": "[SEP]",
+            "unk_token": "[UNK]",
+            "pad_token": "[PAD]",
+            "mask_token": "[MASK]",
+        },
+    ),
+    "bert-cased": (lambda: wordpiece(lowercase=False), {"do_lower_case": False, "mask_token": "[MASK]"}),
     "gpt2": (lambda: byte_level("<|endoftext|>"), {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}),
     "llama3": (llama3, {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"}),
     "qwen2": (qwen2, {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "chat_template": TEMPLATE}),
@@ -235,16 +271,26 @@ KINDS: dict[str, tuple[Callable[[], Tokenizer], dict[str, Any]]] = {
     "phi3": (phi3, {"bos_token": "<s>", "eos_token": "<|endoftext|>", "unk_token": "<unk>"}),
     "gemma": (gemma, {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}),
     "embedding-gemma": (embedding_gemma, {"bos_token": "<bos>", "eos_token": "<eos>"}),
-    "xlm-roberta": (xlm_roberta, {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}),
+    "xlm-roberta": (
+        xlm_roberta,
+        {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"},
+    ),
     "xlm-roberta-plain": (lambda: xlm_roberta(charsmap=False), {"bos_token": "<s>", "eos_token": "</s>"}),
     "t5": (lambda: unigram("<pad> </s> <unk>", "$A </s>"), {"eos_token": "</s>", "unk_token": "<unk>"}),
+}
+# Families without a graph in llama.cpp.
+ENCODERS: dict[str, tuple[Callable[[], Tokenizer], dict[str, Any]]] = {
+    "albert": (albert, {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}),
+    "mpnet": (mpnet, {"bos_token": "<s>", "eos_token": "</s>", "mask_token": {"content": "<mask>", "lstrip": True}}),
+    "clip": (clip, {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}),
+    "siglip": (lambda: unigram("<unk> <pad> </s>", "$A </s>"), {"eos_token": "</s>", "pad_token": "<pad>"}),
 }
 
 
 @cache
 def content(kind: str) -> str:
     """tokenizer.json."""
-    return KINDS[kind][0]().to_str()
+    return (KINDS | ENCODERS)[kind][0]().to_str()
 
 
 def size(kind: str) -> int:
@@ -255,7 +301,7 @@ def size(kind: str) -> int:
 def write(folder: Path, kind: str, **changes: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_text(content(kind))
-    (folder / "tokenizer_config.json").write_text(json.dumps(KINDS[kind][1] | changes))
+    (folder / "tokenizer_config.json").write_text(json.dumps((KINDS | ENCODERS)[kind][1] | changes))
     return folder
 
 

@@ -3,39 +3,30 @@
 Settings and tensor names of Hugging Face's BertModel; MiniLM, BGE, E5, GTE and Arctic embedding models use it.
 """
 
-from converters.architectures import Encoder, GGUFArchitecture
+from converters.architectures import GGUFArchitecture
 from converters.architectures._encoder import BLOCK, EMBEDDINGS, IGNORED, KEYS, POSITIONS, TOKEN_TYPES, pooled_head
-
-_LAYER = "encoder.layer.{i}."
+from converters.architectures._onnx import ABSOLUTE, BERT_EMBEDDINGS, BERT_LAYER, DEFAULTS, TEXT_SIZES, TOKEN_HEADS
+from converters.encoder import Encoder, Head
 
 ONNX = Encoder(
-    keys={
-        "vocabulary": "vocab_size",
-        "hidden": "hidden_size",
-        "layers": "num_hidden_layers",
-        "heads": "num_attention_heads",
-        "feed_forward": "intermediate_size",
-        "positions": "max_position_embeddings",
-        "token_types": "type_vocab_size",
-        "epsilon": "layer_norm_eps",
-        "activation": "hidden_act",
-    },
-    defaults={"token_types": 2, "epsilon": 1e-12, "activation": "gelu"},
-    tensors={
-        "words": "embeddings.word_embeddings.weight",
-        "positions": "embeddings.position_embeddings.weight",
-        "types": "embeddings.token_type_embeddings.weight",
-        "embedding_norm": "embeddings.LayerNorm",
-        "query": _LAYER + "attention.self.query",
-        "key": _LAYER + "attention.self.key",
-        "value": _LAYER + "attention.self.value",
-        "attention_output": _LAYER + "attention.output.dense",
-        "attention_norm": _LAYER + "attention.output.LayerNorm",
-        "up": _LAYER + "intermediate.dense",
-        "down": _LAYER + "output.dense",
-        "output_norm": _LAYER + "output.LayerNorm",
-    },
+    sizes=TEXT_SIZES,
+    tensors=BERT_EMBEDDINGS | BERT_LAYER,
+    defaults=DEFAULTS | {"vocab_size": 30522},
     prefixes=("", "bert."),
+    only={**ABSOLUTE, "is_decoder": (False,)},
+    heads={
+        **TOKEN_HEADS,
+        "fill-mask": Head(
+            "masked",
+            ("cls.predictions.decoder",),
+            dense="cls.predictions.transform.dense",
+            norm="cls.predictions.transform.LayerNorm",
+            tied=True,
+            bias="cls.predictions.bias",
+        ),
+        "classify": Head("first", ("classifier",), dense="pooler.dense", activation="tanh"),
+        "next-sentence": Head("first", ("cls.seq_relationship",), dense="pooler.dense", activation="tanh"),
+    },
 )
 
 GGUF = GGUFArchitecture(

@@ -2,8 +2,11 @@
 
 from converters.architectures import GGUFArchitecture, Key, Module
 from converters.architectures._encoder import EMBEDDINGS, IGNORED
+from converters.architectures._onnx import BERT_EMBEDDINGS, TOKEN_HEADS
+from converters.encoder import Encoder, Head
 
 _LAYER = "transformer.layer.{i}."
+_DEFAULTS = {"n_layers": 6, "dim": 768, "hidden_dim": 3072, "n_heads": 12, "max_position_embeddings": 512}
 
 GGUF = GGUFArchitecture(
     name="bert",
@@ -29,6 +32,40 @@ GGUF = GGUFArchitecture(
     strip=("distilbert.",),
     ignored=(*IGNORED, r"^vocab_", r"^pre_classifier\."),
     only={"activation": ("gelu",), "sinusoidal_pos_embds": (False, True)},
-    defaults={"n_layers": 6, "dim": 768, "hidden_dim": 3072, "n_heads": 12, "max_position_embeddings": 512},
+    defaults=_DEFAULTS,
     encoder=True,
 )
+
+ONNX = Encoder(
+    sizes={
+        "hidden": "dim",
+        "layers": "n_layers",
+        "heads": "n_heads",
+        "feed_forward": "hidden_dim",
+        "epsilon": "layer_norm_eps",
+        "activation": "activation",
+        "vocabulary": "vocab_size",
+        "positions": "max_position_embeddings",
+    },
+    tensors={role: name for role, name in BERT_EMBEDDINGS.items() if role != "types"}
+    | {
+        "query": _LAYER + "attention.q_lin",
+        "key": _LAYER + "attention.k_lin",
+        "value": _LAYER + "attention.v_lin",
+        "attention_output": _LAYER + "attention.out_lin",
+        "attention_norm": _LAYER + "sa_layer_norm",
+        "up": _LAYER + "ffn.lin1",
+        "down": _LAYER + "ffn.lin2",
+        "output_norm": _LAYER + "output_layer_norm",
+    },
+    defaults=_DEFAULTS | {"layer_norm_eps": 1e-12, "activation": "gelu", "vocab_size": 30522},
+    prefixes=("", "distilbert."),
+    heads={
+        **TOKEN_HEADS,
+        "fill-mask": Head(
+            "masked", ("vocab_projector",), dense="vocab_transform", norm="vocab_layer_norm", tied=True,
+            bias="vocab_projector.bias",
+        ),
+        "classify": Head("first", ("classifier",), dense="pre_classifier", activation="relu"),
+    },
+)  # fmt: skip

@@ -1,9 +1,11 @@
 """ModernBERT (Warner et al. 2024): pre-norm, rotary positions, windows in two of three layers, GEGLU."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from converters.architectures import Config, GGUFArchitecture, Key, Module, Value
 from converters.architectures._encoder import IGNORED
+from converters.encoder import Encoder, Head
 
 _LAYER = "layers.{i}."
 
@@ -30,6 +32,17 @@ def _classifier_pooling(config: Config) -> Value:
     """Needed always: llama.cpp takes the mean where nothing is said, transformers the first token."""
     return {"mean": 1, "cls": 2}[str(config.get("classifier_pooling", "cls"))]
 
+
+_ONLY = {
+    "attention_bias": (False,),
+    "mlp_bias": (False,),
+    "norm_bias": (False,),
+    "classifier_bias": (False,),
+    "hidden_activation": ("gelu", "silu"),
+    "classifier_activation": ("gelu",),
+    "classifier_pooling": ("cls", "mean"),
+    "position_embedding_type": ("absolute", "sans_pos"),
+}
 
 GGUF = GGUFArchitecture(
     name="modern-bert",
@@ -69,16 +82,67 @@ GGUF = GGUFArchitecture(
             Module("cls.output", "classifier", "ch"),
         )
     },
-    only={
-        "attention_bias": (False,),
-        "mlp_bias": (False,),
-        "norm_bias": (False,),
-        "classifier_bias": (False,),
-        "hidden_activation": ("gelu", "silu"),
-        "classifier_activation": ("gelu",),
-        "classifier_pooling": ("cls", "mean"),
-        "position_embedding_type": ("absolute", "sans_pos"),
-    },
+    only=_ONLY,
     defaults={"max_position_embeddings": 8192},
     encoder=True,
 )
+
+
+def _is_global(config: Config, layer: int) -> bool:
+    return layer % config.integer("global_attn_every_n_layers") == 0
+
+
+def _rotary(config: Config, layer: int) -> float:
+    kind = ("full_attention", "global_rope_theta", 160000.0)
+    return _base(*(kind if _is_global(config, layer) else ("sliding_attention", "local_rope_theta", 10000.0)))(config)
+
+
+def _window(config: Config, layer: int) -> float:
+    return 0 if _is_global(config, layer) else config.integer("local_attention") // 2
+
+
+_TOKENS = Head("tokens", ("classifier",), dense="head.dense", activation="gelu", norm="head.norm")
+
+ONNX = Encoder(
+    sizes={
+        "hidden": "hidden_size",
+        "layers": "num_hidden_layers",
+        "heads": "num_attention_heads",
+        "feed_forward": "intermediate_size",
+        "epsilon": "norm_eps",
+        "activation": "hidden_activation",
+        "vocabulary": "vocab_size",
+        "positions": "max_position_embeddings",
+    },
+    tensors={
+        "words": "embeddings.tok_embeddings",
+        "embedding_norm": "embeddings.norm",
+        "qkv": _LAYER + "attn.Wqkv",
+        "attention_output": _LAYER + "attn.Wo",
+        "attention_norm": _LAYER + "attn_norm",
+        "gate_up": _LAYER + "mlp.Wi",
+        "down": _LAYER + "mlp.Wo",
+        "output_norm": _LAYER + "mlp_norm",
+        "final_norm": "final_norm",
+    },
+    defaults={
+        "norm_eps": 1e-5, "hidden_activation": "gelu", "max_position_embeddings": 8192, "local_attention": 128,
+        "global_attn_every_n_layers": 3,
+    },
+    prefixes=("", "model."),
+    norm="pre",
+    unbiased=frozenset(
+        "embedding_norm qkv attention_output attention_norm gate_up down output_norm final_norm".split()
+    ),
+    unnormed=(0,),
+    rotary=_rotary,
+    window=_window,
+    pooling="cls",
+    only={**_ONLY, "classifier_activation": ("gelu",), "decoder_bias": (True,)},
+    heads={
+        "fill-mask": replace(_TOKENS, pool="masked", output=("decoder",), tied=True, bias="decoder.bias"),
+        "classify": replace(_TOKENS, pool="classifier_pooling"),
+        "token-classify": _TOKENS,
+        "question-answering": _TOKENS,
+    },
+)  # fmt: skip

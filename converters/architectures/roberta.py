@@ -2,6 +2,8 @@
 
 from converters.architectures import Config, GGUFArchitecture, Key
 from converters.architectures._encoder import BLOCK, IGNORED, KEYS, TOKEN_TYPES, embeddings, pooled_head
+from converters.architectures._onnx import ABSOLUTE, BERT_EMBEDDINGS, BERT_LAYER, DEFAULTS, TEXT_SIZES, TOKEN_HEADS
+from converters.encoder import Encoder, Head
 from converters.operations import FromRow
 
 _PADDING = 1
@@ -25,4 +27,26 @@ GGUF = GGUFArchitecture(
     },
     defaults={"type_vocab_size": 2, "max_position_embeddings": 514},
     encoder=True,
+)
+
+ONNX = Encoder(
+    sizes=TEXT_SIZES,
+    tensors=BERT_EMBEDDINGS | BERT_LAYER,
+    defaults=DEFAULTS | {"vocab_size": 50265, "max_position_embeddings": 514},
+    prefixes=("", "roberta."),
+    skipped_positions=_PADDING + 1,
+    only={**ABSOLUTE, "pad_token_id": (_PADDING,), "is_decoder": (False,)},
+    heads={
+        **TOKEN_HEADS,
+        "fill-mask": Head(
+            "masked",
+            ("lm_head.decoder",),
+            dense="lm_head.dense",
+            activation="gelu",
+            norm="lm_head.layer_norm",
+            tied=True,
+            bias="lm_head.bias",
+        ),
+        "classify": Head("first", ("classifier.out_proj",), dense="classifier.dense", activation="tanh"),
+    },
 )

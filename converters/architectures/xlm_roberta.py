@@ -3,3 +3,4 @@
 from converters.architectures import roberta
 
 GGUF = roberta.GGUF
+ONNX = roberta.ONNX

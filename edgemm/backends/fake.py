@@ -4,7 +4,8 @@ For tests of everything above the backends, and for showing a screen without a m
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,3 +72,48 @@ class FakeEncoder:
         seed = hashlib.sha256(repr(list(row)).encode()).digest()[:8]
         vector = np.random.default_rng(int.from_bytes(seed, "little")).standard_normal(self._dimensions)
         return np.asarray(vector / np.linalg.norm(vector))
+
+
+class FakeHead:
+    """An encoder with scores: what the function `scores` gives for the ids and token types of a row.
+
+    That is float32 (labels,), or (len(row), labels), which is padded to the longest row of the batch.
+    With `positions`, int64 (n, 2), only those (row, place) are given.
+    """
+
+    def __init__(self, scores: Callable[[list[int], list[int]], Any]) -> None:
+        self._scores = scores
+        self.batches: list[list[int]] = []
+
+    def encode(
+        self, rows: Sequence[Sequence[int]], types: Sequence[Sequence[int]] = (), positions: Any = None
+    ) -> NDArray[np.float32]:
+        self.batches.append([len(row) for row in rows])
+        kinds = types or [[0] * len(row) for row in rows]
+        found = [np.asarray(self._scores(list(r), list(k)), np.float32) for r, k in zip(rows, kinds, strict=True)]
+        if positions is not None:
+            return np.stack([found[row][place] for row, place in positions])
+        longest = max(len(row) for row in rows)
+        return np.stack([values if values.ndim == 1 else _padded(values, longest) for values in found])
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class FakePictures:
+    """An encoder of pictures: the mean of each colour of each picture, float32 (batch, channels)."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def run(self, feeds: dict[str, Any]) -> NDArray[np.float32]:
+        [pixels] = feeds.values()
+        self.batches.append(len(pixels))
+        return np.asarray(pixels.mean(axis=(2, 3)), np.float32)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def _padded(values: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    return np.pad(values, ((0, length - len(values)), (0, 0)), constant_values=99)

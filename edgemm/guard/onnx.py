@@ -1,9 +1,12 @@
-"""A walk over the protobuf bytes of an ONNX file: well-formed, self-contained, and without loops.
+"""A walk over the protobuf bytes of an ONNX file: well-formed, complete, and without loops.
 
 Field numbers are those of onnx.proto3. Raw tensor data is skipped by its length, so that 100 MB take milliseconds.
+Weights may lie in a file beside it, because protobuf ends at 2 GB: a plain file of the same folder, and within it.
 Whether the graph makes sense is onnxruntime's business, which answers with an exception.
 """
 
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -22,12 +25,13 @@ _PARTS = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {},
 }
-_CONTROL_FLOW = {b"Loop", b"Scan"}  # an encoder needs none, and a graph with them may never end
+_CONTROL_FLOW = {b"If", b"Loop", b"Scan"}  # no model here needs one, and a graph with them may never end
+_MAX_TEXT, _MAX_DIGITS = 256, 20
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def check_onnx(path: Path) -> None:
-    """Raise `BadFile` when `path` is not one self-contained ONNX model of at most 2 GB."""
+    """Raise `BadFile` when `path` is not one ONNX model of at most 2 GB, with its weights in it or right beside it."""
     with disk_errors(path), open(path, "rb") as file:
         size = file.seek(0, 2)
         walk = _Walk(path, file)
@@ -61,17 +65,44 @@ class _Walk:
                 self.check(part, first, last, depth + 1)
             elif kind == "node" and number == _OP_TYPE:
                 self._check_operator(first, last)
-            elif kind == "tensor" and self._is_outside(number, first, last):
-                raise self.bad("it keeps weights outside of the file")
+        if kind == "tensor":
+            self._check_data(start, end)
 
     def _check_operator(self, first: int, last: int) -> None:
         self.file.seek(first)
         if (name := self.file.read(min(last - first, 64))) in _CONTROL_FLOW:
             raise self.bad(f"it has a {name.decode()} node, which may never end")
 
-    def _is_outside(self, number: int, first: int, last: int) -> bool:
-        """`external_data` is given, or `data_location` is not 0 (the default, which some exporters write)."""
-        return number == _EXTERNAL_DATA or (number == _DATA_LOCATION and self._varint(first, last)[0] != 0)
+    def _check_data(self, start: int, end: int) -> None:
+        """Where a tensor says that its bytes lie: in this file, or within a plain file beside it."""
+        entries = [self._entry(f, e) for n, f, e in self.fields(start, end) if n == _EXTERNAL_DATA]
+        where = [self._varint(f, e)[0] for n, f, e in self.fields(start, end) if n == _DATA_LOCATION]
+        if not entries and not any(where):  # 0, the default, which some exporters write
+            return
+        facts = dict(entries)
+        name = facts.get("location", "")
+        beside = self.path.parent / name
+        if not name or "/" in name or "\\" in name or name.startswith("."):
+            raise self.bad(f"it keeps weights in {name[:80]!r}, outside of its folder")
+        status = os.lstat(beside) if os.path.lexists(beside) else None
+        if status is None or not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            raise self.bad(f"its weights are in {name[:80]!r}, which is missing, or a link")
+        offset, length = (self._number(facts.get(key, "0")) for key in ("offset", "length"))
+        if offset + length > status.st_size:
+            raise self.bad(f"a weight needs {offset + length} bytes of {name[:80]!r}, which has {status.st_size}")
+
+    def _entry(self, start: int, end: int) -> tuple[str, str]:
+        """A StringStringEntryProto: key and value."""
+        found = {1: "", 2: ""}
+        for number, first, last in self.fields(start, end):
+            self.file.seek(first)
+            found[number] = self.file.read(min(last - first, _MAX_TEXT)).decode("utf-8", "replace")
+        return found[1], found[2]
+
+    def _number(self, text: str) -> int:
+        if not (text.isascii() and text.isdecimal() and len(text) < _MAX_DIGITS):
+            raise self.bad(f"{text[:40]!r} is no place in a file")
+        return int(text)
 
     def fields(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         """(field number, first byte, last byte + 1) of each field of the message in start..end."""
