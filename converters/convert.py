@@ -16,6 +16,7 @@ from typing import Any
 from converters import export_job, gguf_job, onnx_job, report
 from converters.architectures import has_graph
 from converters.checkpoint import Checkpoint, open_checkpoint
+from converters.cores import one_blas_thread
 from converters.job import Options as Options
 from converters.job import Outcome
 from converters.recipe import BUDGET, RECIPES, Recipe
@@ -104,7 +105,8 @@ def _build(opened: Checkpoint | Path, recipe: Recipe, name: str, folder: Path, o
         return (yield from gguf_job.run(opened, recipe, name, folder, options))
     assert isinstance(opened, Checkpoint)
     run = onnx_job.run if has_graph(opened.model_type) else export_job.run
-    return (yield from run(opened, recipe, name, folder, options))
+    with one_blas_thread():
+        return (yield from run(opened, recipe, name, folder, options))
 
 
 def _draft_key(source: Path, recipe: Recipe, options: Options) -> str:

@@ -86,7 +86,7 @@ class _Static:
             facts = {"speed": _speed(float32, model, feeds[:1]), "bytes": quantized.bytes()}
             self.trials.append({"what": _what(plan), **facts, **metrics})
             held = proof.compare(job.folder / part.file, int8=True)
-            missed = failures(held, job.floor) + job._too_large(part)
+            missed = failures(held, job.floor) + job.too_large(part)
             results.append((len(missed) + len(failures(metrics, job.floor)), len(results), plan, held, missed))
             if not results[-1][0]:
                 break

@@ -25,6 +25,7 @@ from converters.checkpoint import Array
 from converters.cores import each
 from converters.onnx_graph import Graph
 from converters.onnx_linear import Activation, Linear, find_linears, groups
+from converters.onnx_tidy import pruned
 from converters.rounding import with_feedback
 
 INT8, OUTLIERS, BLOCK8, FP32 = "int8", "outliers", "block8", "fp32"
@@ -55,7 +56,7 @@ class Plan:
 
 def quantize(graph: Graph, plan: Plan, seen: Mapping[str, Activation]) -> Graph:
     """A new graph with the linear layers and tables of `graph` stored as `plan` says."""
-    return _Rewriter(graph, plan, seen).run()
+    return pruned(_Rewriter(graph, plan, seen).run())
 
 
 def outlier_channels(maxima: Array) -> NDArray[np.int64]:

@@ -15,7 +15,6 @@ import numpy as np
 
 from converters import items, oracle
 from converters.checkpoint import Array, Checkpoint
-from converters.cores import one_blas_thread
 from converters.job import CHECK_TEXT, CHECK_VALUES, NONE, Options, Outcome, made_by, source_of
 from converters.onnx_parts import Item, Part, Text, answers
 from converters.onnx_prepare import Prepared, prepare
@@ -45,9 +44,8 @@ def run(checkpoint: Checkpoint, recipe: Recipe, name: str, folder: Path, options
     job = Job(prepare(checkpoint, options.task), recipe, options, folder)
     try:
         parts = []
-        with one_blas_thread():
-            for part in job.prepared.parts:
-                parts.append((yield from job.convert(part)))
+        for part in job.prepared.parts:
+            parts.append((yield from job.convert(part)))
     except ImportError as error:
         raise MissingExtra("convert", f"{error.name} is not installed", "pip install 'edgemm[convert]'") from error
     yield Progress("convert: verify", 0, 0, "steps")
@@ -143,14 +141,14 @@ class Job:
 
         quantize(search.graph, plan, search.seen).save(self.folder / part.file)
         metrics = proof.compare(self.folder / part.file, int8=True)
-        return Built(part, metrics, failures(metrics, self.floor) + self._too_large(part), proof)
+        return Built(part, metrics, failures(metrics, self.floor) + self.too_large(part), proof)
 
     def _most(self, part: Part) -> int:
         """Bytes that --max-size leaves for `part`: its share of the weights."""
         shares = [_weights(each) for each in self.prepared.parts]
         return self.options.max_size * _weights(part) // sum(shares)
 
-    def _too_large(self, part: Part) -> list[str]:
+    def too_large(self, part: Part) -> list[str]:
         size, most = (self.folder / part.file).stat().st_size, self._most(part)
         return [f"{part.file} has {size} bytes, the most is {most}"] if most and size > most else []
 

@@ -172,7 +172,9 @@ def _of_picture(model: Any, pixels: Any, request: dict[str, Any]) -> Array:
 
 
 def _picture(model: Any, found: Any) -> Array:
-    """The class token; CLIP's vision model norms it in its pooler."""
+    """The class token, or the mean of maps; CLIP's vision model norms it in its pooler."""
+    if found.last_hidden_state.ndim == 4:  # the maps of a convolutional network
+        return found.last_hidden_state.mean((2, 3)).numpy()  # type: ignore[no-any-return]
     is_clip = model.config.model_type.startswith("clip")
     return (found.pooler_output if is_clip else found.last_hidden_state[:, 0]).numpy()  # type: ignore[no-any-return]
 

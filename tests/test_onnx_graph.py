@@ -8,7 +8,7 @@ import onnx
 import pytest
 import tiny_bert
 
-from converters import items, onnx_prepare, oracle, overview
+from converters import items, onnx_int8, onnx_prepare, oracle, overview
 from converters.architectures import supported
 from converters.checkpoint import open_checkpoint
 from converters.job import BUILT_IN
@@ -86,6 +86,19 @@ class TestFamilies:
             assert 0 < np.abs(ours - theirs).max() < 0.05
             sizes = [(tmp_path / f).stat().st_size for f in ("half.onnx", "x.onnx.data")]
             assert sizes[0] < 0.75 * sizes[1]
+
+    def test_a_table_that_is_an_output_matrix_too_is_stored_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(onnx_int8, "_TABLE_ROWS", 100)
+        [(part, chosen)] = parts(tiny_encoders.write(tmp_path / "bert", "bert-fill-mask"))
+        graph = part.graph()
+        built = onnx_int8.quantize(graph, onnx_int8.Plan(), {})
+        shape = graph.constants["words"].shape
+        assert [name for name, value in built.constants.items() if value.shape == shape] == ["words int8"]
+        built.save(tmp_path / "int8.onnx")
+        ours = answers(OrtModel(tmp_path / "int8.onnx", int8=True), part.feeds(chosen))
+        assert np.corrcoef(ours.ravel(), part.expected(chosen).ravel())[0, 1] > 0.999
 
     def test_a_task_without_a_head_names_those_that_there_are(self, tmp_path: Path) -> None:
         folder = tiny_encoders.write(tmp_path / "mpnet", "mpnet-embed")
