@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from converters.onnx_int8 import Plan
     from converters.onnx_search import Search
 
+_STEPS = ("read", "build", "reference", "calibrate", "verify")
 _LEAST_TRUST = 0.9999  # likeness of our reference to transformers
 _FURTHER = 2.5  # how much further than the mean the least cosine may fall, under --min-quality
 _BUILDS = 3  # that hold on calibration inputs, and are verified on others until one holds there
@@ -40,7 +41,7 @@ _BUILDS = 3  # that hold on calibration inputs, and are verified on others until
 
 def run(checkpoint: Checkpoint, recipe: Recipe, name: str, folder: Path, options: Options) -> Work[Outcome]:
     """Build and compare in the staged `folder`."""
-    yield Progress("convert: read", 0, 0, "steps")
+    yield step("read")
     job = Job(prepare(checkpoint, options.task), recipe, options, folder)
     try:
         parts = []
@@ -48,8 +49,12 @@ def run(checkpoint: Checkpoint, recipe: Recipe, name: str, folder: Path, options
             parts.append((yield from job.convert(part)))
     except ImportError as error:
         raise MissingExtra("convert", f"{error.name} is not installed", "pip install 'edgemm[convert]'") from error
-    yield Progress("convert: verify", 0, 0, "steps")
+    yield step("verify")
     return job.outcome(name, parts)
+
+
+def step(stage: str, file: str = "") -> Progress:
+    return Progress(f"convert: {stage} {file}".rstrip(), _STEPS.index(stage), len(_STEPS), "steps")
 
 
 @dataclass(frozen=True)
@@ -90,12 +95,12 @@ class Job:
 
     def convert(self, part: Part) -> Work[Built]:
         """The file of `part`, compared with the checkpoint."""
-        yield Progress(f"convert: build {part.file}", 0, 0, "steps")
+        yield step("build", part.file)
         work = self.folder / WORK
         work.mkdir(exist_ok=True)
         exact = work / part.file
         part.graph().save(exact, external=True)
-        yield Progress(f"convert: reference of {part.file}", 0, 0, "steps")
+        yield step("reference", part.file)
         held_out = items.held_out(part, self.tokenizer, self.options.calibrate, self._prefix)
         proof = Proof(part, held_out, part.expected(held_out))
         if self.recipe.weights == "int8":
@@ -115,7 +120,7 @@ class Job:
         """The fastest build that holds on calibration inputs and on those held out; else the best there is."""
         from converters.onnx_search import Search, Trial, plan_json
 
-        yield Progress(f"convert: calibrate {part.file}", 0, 0, "steps")
+        yield step("calibrate", part.file)
         feeds = part.feeds(items.calibration(part, self.tokenizer, self.options.calibrate, self._prefix))
         search = Search(exact, feeds, likeness(part), self.floor, self._most(part))
         if self.options.calibrate != NONE:

@@ -212,11 +212,11 @@ def write_bert(folder: Path) -> Path:
 
 def seeded(matrices: dict[str, tuple[int, ...]], norms: dict[str, int]) -> dict[str, NDArray[np.float32]]:
     rng = np.random.default_rng(0)
-    found = {name: 0.04 * rng.standard_normal(shape, np.float32) for name, shape in matrices.items()}
+    found = {name: 0.02 * rng.standard_normal(shape, np.float32) for name, shape in matrices.items()}
     layers = [n for n in matrices if ".weight" in n and "embeddings" not in n]
     found |= {n.replace(".weight", ".bias"): 0.02 * rng.standard_normal(matrices[n][0], np.float32) for n in layers}
     for name, width in norms.items():
-        found[f"{name}.weight"] = 1 + 0.2 * rng.standard_normal(width, np.float32)
+        found[f"{name}.weight"] = 1 + 0.1 * rng.standard_normal(width, np.float32)
         found[f"{name}.bias"] = 0.1 * rng.standard_normal(width, np.float32)
     return found
 
