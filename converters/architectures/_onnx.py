@@ -19,27 +19,16 @@ TEXT_SIZES = {
     "token_types": "type_vocab_size",
 }
 IMAGE_SIZES = {**SIZES, "image": "image_size", "patch": "patch_size", "channels": "num_channels"}
-IMAGE_DEFAULTS: dict[str, Any] = {
+_BLOCK: dict[str, Any] = {
     "hidden_size": 768,
     "num_hidden_layers": 12,
     "num_attention_heads": 12,
     "intermediate_size": 3072,
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-12,
-    "image_size": 224,
-    "patch_size": 16,
-    "num_channels": 3,
 }
-DEFAULTS: dict[str, Any] = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-12,
-    "max_position_embeddings": 512,
-    "type_vocab_size": 2,
-}
+DEFAULTS = _BLOCK | {"max_position_embeddings": 512, "type_vocab_size": 2}
+IMAGE_DEFAULTS = _BLOCK | {"image_size": 224, "patch_size": 16, "num_channels": 3}
 _LAYER = "encoder.layer.{i}."
 BERT_LAYER = {
     "query": _LAYER + "attention.self.query",
@@ -60,5 +49,18 @@ BERT_EMBEDDINGS = {
 TOKEN_HEADS = {
     "token-classify": Head("tokens", ("classifier",)),
     "question-answering": Head("tokens", ("qa_outputs",)),
+}
+ROBERTA_HEADS = {
+    **TOKEN_HEADS,
+    "fill-mask": Head(
+        "masked",
+        ("lm_head.decoder",),
+        dense="lm_head.dense",
+        activation="gelu",
+        norm="lm_head.layer_norm",
+        tied=True,
+        bias="lm_head.bias",
+    ),
+    "classify": Head("first", ("classifier.out_proj",), dense="classifier.dense", activation="tanh"),
 }
 ABSOLUTE = {"position_embedding_type": ("absolute",)}

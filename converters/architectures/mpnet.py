@@ -1,7 +1,7 @@
 """MPNet (Song et al. 2020): BERT with a learned bias for each distance, and no token types."""
 
-from converters.architectures._onnx import BERT_EMBEDDINGS, BERT_LAYER, DEFAULTS, TEXT_SIZES, TOKEN_HEADS
-from converters.encoder import Encoder, Head
+from converters.architectures._onnx import BERT_EMBEDDINGS, BERT_LAYER, DEFAULTS, ROBERTA_HEADS, TEXT_SIZES
+from converters.encoder import Encoder
 
 _ATTENTION = "encoder.layer.{i}.attention."
 _PADDING = 1
@@ -21,17 +21,5 @@ ONNX = Encoder(
     prefixes=("", "mpnet."),
     skipped_positions=_PADDING + 1,
     only={"pad_token_id": (_PADDING,), "relative_attention_num_buckets": (32,)},
-    heads={
-        **TOKEN_HEADS,
-        "fill-mask": Head(
-            "masked",
-            ("lm_head.decoder",),
-            dense="lm_head.dense",
-            activation="gelu",
-            norm="lm_head.layer_norm",
-            tied=True,
-            bias="lm_head.bias",
-        ),
-        "classify": Head("first", ("classifier.out_proj",), dense="classifier.dense", activation="tanh"),
-    },
+    heads=ROBERTA_HEADS,
 )

@@ -2,8 +2,8 @@
 
 from converters.architectures import Config, GGUFArchitecture, Key
 from converters.architectures._encoder import BLOCK, IGNORED, KEYS, TOKEN_TYPES, embeddings, pooled_head
-from converters.architectures._onnx import ABSOLUTE, BERT_EMBEDDINGS, BERT_LAYER, DEFAULTS, TEXT_SIZES, TOKEN_HEADS
-from converters.encoder import Encoder, Head
+from converters.architectures._onnx import ABSOLUTE, BERT_EMBEDDINGS, BERT_LAYER, DEFAULTS, ROBERTA_HEADS, TEXT_SIZES
+from converters.encoder import Encoder
 from converters.operations import FromRow
 
 _PADDING = 1
@@ -36,17 +36,5 @@ ONNX = Encoder(
     prefixes=("", "roberta."),
     skipped_positions=_PADDING + 1,
     only={**ABSOLUTE, "pad_token_id": (_PADDING,), "is_decoder": (False,)},
-    heads={
-        **TOKEN_HEADS,
-        "fill-mask": Head(
-            "masked",
-            ("lm_head.decoder",),
-            dense="lm_head.dense",
-            activation="gelu",
-            norm="lm_head.layer_norm",
-            tied=True,
-            bias="lm_head.bias",
-        ),
-        "classify": Head("first", ("classifier.out_proj",), dense="classifier.dense", activation="tanh"),
-    },
+    heads=ROBERTA_HEADS,
 )
