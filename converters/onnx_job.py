@@ -149,9 +149,10 @@ class Job:
         return Built(part, metrics, failures(metrics, self.floor) + self.too_large(part), proof)
 
     def _most(self, part: Part) -> int:
-        """Bytes that --max-size leaves for `part`: its share of the weights."""
-        shares = [_weights(each) for each in self.prepared.parts]
-        return self.options.max_size * _weights(part) // sum(shares)
+        """Bytes that --max-size leaves for `part`, behind the files that are written already; 0: any number."""
+        others = (self.folder / other.file for other in self.prepared.parts if other is not part)
+        written = sum(path.stat().st_size for path in others if path.is_file())
+        return max(1, self.options.max_size - written) if self.options.max_size else 0
 
     def too_large(self, part: Part) -> list[str]:
         size, most = (self.folder / part.file).stat().st_size, self._most(part)
@@ -292,10 +293,6 @@ def _amount(chosen: Sequence[Item]) -> tuple[int, str]:
 def likeness(part: Part) -> Callable[[Array, Array], dict[str, float]]:
     """How answers of `part` are compared."""
     return similarity if part.head is None else label_likeness
-
-
-def _weights(part: Part) -> int:
-    return sum(int(np.prod(part.checkpoint.tensors[n].shape)) for n in part.weights.used) or 1
 
 
 def _worst(metrics: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from converters.convert import Options, convert
 from edgemm import image, models
+from edgemm.errors import BelowFloor
 from edgemm.package import Package
 
 REFERENCE = ROOT / "tests" / "reference"
@@ -97,3 +98,15 @@ def test_the_command_names_the_digit_and_the_scene(make: Make, tmp_path: Path, c
     captions = ",".join(scenes.caption(each) for each in (*others, scene))
     done = cli("predict", "-m", make(SCENES, "onnx-int8"), tmp_path / "scene.png", "--labels", captions)
     assert done.stdout.split("\n")[0].split("\t")[1] == scenes.caption(scene)
+
+
+@pytest.mark.parametrize(("most", "fits"), [(1_500_000, True), (900_000, False)])
+def test_a_size_holds_for_both_halves_together(most: int, fits: bool) -> None:
+    options = Options(oracle=False, max_size=most)
+    if not fits:
+        with pytest.raises(BelowFloor, match="the most is"):
+            list(convert(SCENES, "onnx-int8", options=options))
+        return
+    *_, found = convert(SCENES, "onnx-int8", options=options)
+    assert isinstance(found, Package)
+    assert sum(path.stat().st_size for path in found.path.glob("*.onnx")) <= most
