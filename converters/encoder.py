@@ -165,7 +165,6 @@ class Weights:
 
     def __init__(self, row: Encoder, checkpoint: Checkpoint, config: Config) -> None:
         self.row, self.checkpoint, self.config = row, checkpoint, config
-        self.used: set[str] = set()
 
     def has(self, role: str) -> bool:
         """Whether the encoder has this part; of an optional one the checkpoint decides."""
@@ -187,7 +186,6 @@ class Weights:
     def tensor(self, name: str) -> Array:
         """Raises `BadFile` when it is missing."""
         full = self.find(name) or name
-        self.used.add(full)
         return self.checkpoint.read(full)
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -203,10 +201,6 @@ class Weights:
 
     def bias(self, role: str, layer: int = 0) -> Array | None:
         return None if role in self.row.unbiased else self.array(role, layer, "bias")
-
-    def unused(self) -> set[str]:
-        """Tensors of the checkpoint that nobody asked for."""
-        return set(self.checkpoint.tensors) - self.used
 
     def check(self, sizes: Sizes) -> None:
         """Raise `BadFile` when a shape differs from what config.json says."""

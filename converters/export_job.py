@@ -5,8 +5,7 @@ networks get static INT8, with the ranges of their activations. Chat models are 
 """
 
 import json
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from converters.export_prepare import IMAGES, prepared, task_of
 from converters.job import Options, Outcome
 from converters.onnx_graph import Graph
 from converters.onnx_job import Built, Job, Proof, likeness
-from converters.onnx_linear import Feeds, find_linears
+from converters.onnx_linear import find_linears
 from converters.onnx_parts import Part, answers
+from converters.onnx_search import speed
 from converters.onnx_static import MINMAX, StaticPlan
 from converters.recipe import Recipe
 from converters.verify import failures
@@ -28,7 +28,6 @@ from edgemm.events import Note, Progress, Work
 from edgemm.manifest import ImageInputs
 
 _STATIC = "weights int8 per output channel, activations uint8 with ranges from calibration pictures"
-_TURNS = 3  # of each build and of float32, whose best times are compared
 _UNCHECKED = "the vectors of pictures are those of the exported graph; they were not compared with transformers"
 
 
@@ -83,7 +82,7 @@ class _Static:
             quantized.save(job.folder / part.file)
             model = OrtModel(job.folder / part.file, int8=True)
             metrics = likeness(part)(answers(model, feeds), expected)
-            facts = {"speed": _speed(float32, model, feeds[:1]), "bytes": quantized.bytes()}
+            facts = {"speed": round(speed(float32, model, feeds[:1]), 3), "bytes": quantized.bytes()}
             self.trials.append({"what": _what(plan), **facts, **metrics})
             held = proof.compare(job.folder / part.file, int8=True)
             missed = failures(held, job.floor) + job.too_large(part)
@@ -111,17 +110,6 @@ def _pixel_limits(image: ImageInputs | None) -> tuple[float, float]:
     colours = list(zip(image.mean or (0.0,), image.std or (1.0,), strict=True))
     lows, highs = ([(level * image.rescale - mean) / std for mean, std in colours] for level in (0, 255))
     return min(0.0, *lows), max(0.0, *highs)
-
-
-def _speed(float32: OrtModel, model: OrtModel, feeds: Sequence[Feeds]) -> float:
-    """Times float32 on the same inputs, in turns."""
-    best = [float("inf"), float("inf")]
-    for _ in range(_TURNS):
-        for place, each in enumerate((float32, model)):
-            started = time.perf_counter()
-            answers(each, feeds)
-            best[place] = min(best[place], time.perf_counter() - started)
-    return round(best[0] / best[1], 3)
 
 
 def _what(plan: StaticPlan) -> str:

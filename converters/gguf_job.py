@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from converters import allocate, gguf_prepare, importance, judge, proof, sensitivity, tensors, trial
+from converters.architectures import gguf_row
 from converters.calibrate import CALIBRATION, HELD_OUT
 from converters.checkpoint import Array, Checkpoint
 from converters.gguf_file import Entry, Settings, setting, stored_bytes
@@ -337,7 +338,9 @@ class _Run:
         tokens = Tokenizer(self.folder / FILE).ids([CHECK_TEXT])[0] if job.tokenizer else []
         task, names, makes_shares = job.task, tuple[str, ...](), ""
         if job.checkpoint is not None and job.checkpoint.task == "classify":
-            task, names, makes_shares = text_task(job.checkpoint), labels(job.checkpoint), scores(job.checkpoint)
+            task, names = text_task(job.checkpoint), labels(job.checkpoint)
+            is_done = gguf_row(job.checkpoint.model_type, job.checkpoint.folder).shares  # by llama.cpp's graph
+            makes_shares = "" if is_done else scores(job.checkpoint)
         return Manifest(
             name=self.name,
             task=task,
@@ -348,7 +351,7 @@ class _Run:
             inputs=job.inputs,
             chat=ChatFormat(job.context, tokenizer=tokenizer) if job.task == "chat" else None,
             labels=names,
-            scores="" if any("shares that add up" in note for note in job.notes) else makes_shares,
+            scores=makes_shares,
             check=Check(CHECK_TEXT, tuple(tokens)) if job.tokenizer else None,
         )
 
