@@ -133,7 +133,8 @@ class Graph:
     def _proto(self, tensors: list[onnx.TensorProto]) -> onnx.ModelProto:
         body = helper.make_graph(self.nodes, "edgemm", self.inputs, self.outputs, tensors)
         opsets = [helper.make_opsetid("", self.opset), helper.make_opsetid("com.microsoft", 1)]
-        return helper.make_model(body, producer_name="edgemm", opset_imports=opsets, ir_version=IR_VERSION)
+        version = max(IR_VERSION, helper.find_min_ir_version_for(opsets[:1]))
+        return helper.make_model(body, producer_name="edgemm", opset_imports=opsets, ir_version=version)
 
     @classmethod
     def load(cls, path: Path) -> "Graph":

@@ -23,6 +23,7 @@ from onnx import TensorProto, helper
 
 from converters.checkpoint import Array
 from converters.cores import each
+from converters.onnx_attention import fused
 from converters.onnx_graph import Graph
 from converters.onnx_linear import Activation, Linear, find_linears, groups
 from converters.onnx_tidy import pruned
@@ -55,8 +56,8 @@ class Plan:
 
 
 def quantize(graph: Graph, plan: Plan, seen: Mapping[str, Activation]) -> Graph:
-    """A new graph with the linear layers and tables of `graph` stored as `plan` says."""
-    return pruned(_Rewriter(graph, plan, seen).run())
+    """A new graph with the linear layers and tables of `graph` stored as `plan` says, and attention in one node."""
+    return pruned(_Rewriter(fused(graph), plan, seen).run())
 
 
 def outlier_channels(maxima: Array) -> NDArray[np.int64]:
