@@ -4,6 +4,7 @@ Commands of other packages (`convert`) join through the entry-point group `edgem
 imported before the command that needs it runs, so that `edgemm --help` stays instant.
 """
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -14,17 +15,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgemm import __version__, plain, terminal
-from edgemm.backends import Sampling
-from edgemm.errors import Cancelled, EdgemmError, UsageError
+from edgemm import __version__, terminal
+from edgemm.cli_chat import Json, TaskModel, Threads, chat, prepare, run
+from edgemm.errors import Cancelled, EdgemmError
 from edgemm.events import Progress
 
 if TYPE_CHECKING:
-    from edgemm.chat import Chat
     from edgemm.package import Package
 
-CHAT_MODEL, EMBED_MODEL = "smollm2-135m-instruct", "all-minilm-l6-v2"
-_DEFAULT = Sampling()
+EMBED_MODEL = "all-minilm-l6-v2"
 _INTERRUPTED = Cancelled("edgemm", "interrupted", "run the command again to go on")
 
 app = typer.Typer(
@@ -37,19 +36,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ChatModel = Annotated[str, typer.Option("--model", "-m", help="A chat package, catalog name or .gguf file.")]
-TaskModel = Annotated[str, typer.Option("--model", "-m", help="A package.")]
-System = Annotated[str, typer.Option(help="System prompt.")]
-MaxTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
-Temperature = Annotated[float, typer.Option(min=0, max=5, help="0 always takes the likeliest token.")]
-TopK = Annotated[int, typer.Option(min=0, help="Sample from the K likeliest tokens; 0: all.")]
-TopP = Annotated[float, typer.Option(min=0, max=1, help="Sample from the likeliest tokens that sum up to P.")]
-MinP = Annotated[float, typer.Option(min=0, max=1, help="Drop tokens below P times the likeliest one.")]
-Penalty = Annotated[float, typer.Option("--repetition-penalty", min=0.1, max=5, help="Above 1: repeat less.")]
-Seed = Annotated[int | None, typer.Option(help="Same seed, same answer.")]
-Context = Annotated[int, typer.Option("--ctx", min=0, help="Context in tokens; 0: the model's own, at most 4096.")]
-Threads = Annotated[int, typer.Option(min=0, max=1024, help="0: one for each core.")]
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+
+app.command()(run)
+app.command()(chat)
 
 
 @app.callback()
@@ -59,56 +48,6 @@ def _global(
 ) -> None:
     if debug:
         os.environ["EDGEMM_DEBUG"] = "1"
-
-
-@app.command()
-def run(
-    prompt: Annotated[list[str] | None, typer.Argument(help="The question. Piped text is put below it.")] = None,
-    model: ChatModel = CHAT_MODEL,
-    system: System = "",
-    max_tokens: MaxTokens = _DEFAULT.max_tokens,
-    temperature: Temperature = _DEFAULT.temperature,
-    top_k: TopK = _DEFAULT.top_k,
-    top_p: TopP = _DEFAULT.top_p,
-    min_p: MinP = _DEFAULT.min_p,
-    repetition_penalty: Penalty = _DEFAULT.repetition_penalty,
-    seed: Seed = None,
-    ctx: Context = 0,
-    threads: Threads = 0,
-    as_json: Json = False,
-) -> None:
-    """Answer one prompt: edgemm run "Why is the sky blue?", or: cat notes.txt | edgemm run "Summarise"."""
-    text = "\n\n".join(part for part in (" ".join(prompt or ()), _piped()) if part)
-    if not text.strip():
-        raise UsageError("run", "there is no prompt", 'give one: edgemm run "your question"')
-    sampling = Sampling(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
-    with _open_chat(model, system, sampling, ctx, threads) as chat:
-        done = plain.answer(chat, text, as_json=as_json)
-    if done is not None and done.reason == "cancelled":
-        raise Cancelled("run", "stopped", "what was answered so far is above")
-
-
-@app.command()
-def chat(
-    model: ChatModel = CHAT_MODEL,
-    system: System = "",
-    line_mode: Annotated[
-        bool, typer.Option("--plain", help="Line mode, for any terminal; today the only mode.")
-    ] = True,
-    max_tokens: MaxTokens = _DEFAULT.max_tokens,
-    temperature: Temperature = _DEFAULT.temperature,
-    top_k: TopK = _DEFAULT.top_k,
-    top_p: TopP = _DEFAULT.top_p,
-    min_p: MinP = _DEFAULT.min_p,
-    repetition_penalty: Penalty = _DEFAULT.repetition_penalty,
-    seed: Seed = None,
-    ctx: Context = 0,
-    threads: Threads = 0,
-) -> None:
-    """Chat line by line. /help lists the commands; Ctrl-C stops an answer, Ctrl-D leaves."""
-    sampling = Sampling(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
-    with _open_chat(model, system, sampling, ctx, threads) as conversation:
-        plain.converse(conversation, model)
 
 
 @app.command()
@@ -133,7 +72,7 @@ def embed(
 
     sink = vectors.open_sink(out)
     source = vectors.Files(files) if files else vectors.Lines(sys.stdin)
-    _prepare(model)
+    prepare(model)
     options = BatchOptions(threads=threads, overflow=Overflow.CUT if cut else Overflow.SPLIT)
     with vectors.open_engine(model, options, dimensions) as engine, sink, terminal.ProgressBar() as bar:
         for batch in vectors.embed_all(engine, source, Kind.QUERY if query else Kind.DOCUMENT):
@@ -156,7 +95,7 @@ def predict(
     """Do what the model is for: fill masks, label texts, words or pictures, answer from a text."""
     from edgemm import predict as door
 
-    _prepare(model)
+    prepare(model)
     request = door.Request(tuple(inputs or ()), labels, question, top_k, threads)
     door.show(door.predictions(model, request), as_json=as_json)
 
@@ -173,7 +112,7 @@ def rerank(
     """Put lines in the order of their worth for a query."""
     from edgemm import predict as door
 
-    _prepare(model)
+    prepare(model)
     door.show([door.rerank(model, query, file, top_k, threads)], as_json=as_json, with_source=False)
 
 
@@ -278,6 +217,9 @@ def main() -> None:
 
 def _main(arguments: list[str]) -> int:
     os.environ.pop("EDGEMM_DEBUG", None)
+    for stream in (sys.stdout, sys.stderr):  # a console that cannot show a letter shows another one
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         if arguments == ["--version"]:
             print(f"edgemm {__version__}")
@@ -323,28 +265,6 @@ def _join_commands() -> None:
     for entry in entry_points(group="edgemm.commands"):
         if entry.name not in known:
             app.command(entry.name)(entry.load())
-
-
-def _piped() -> str:
-    """What was piped in; undecodable bytes are replaced."""
-    if sys.stdin is None or sys.stdin.isatty():
-        return ""
-    return sys.stdin.buffer.read().decode("utf-8", "replace").strip()
-
-
-def _prepare(model: str) -> None:
-    """Convert a waiting checkpoint, with its progress on stderr."""
-    from edgemm import models
-
-    if not model.endswith(".gguf"):
-        terminal.finish(models.prepare(model))
-
-
-def _open_chat(model: str, system: str, sampling: Sampling, ctx: int, threads: int) -> "Chat":
-    from edgemm.models import ChatOptions, open_chat
-
-    _prepare(model)
-    return open_chat(model, ChatOptions(ctx, threads, system, sampling))
 
 
 def _located(name: str) -> "Package":

@@ -32,17 +32,23 @@ class Note:
 class Token:
     """One sampled token. `text` is complete UTF-8, and empty while a character or a stop text is unfinished.
 
-    `id` -1: text that was held back and belongs to tokens before.
+    `id` -1: text that was held back and belongs to tokens before. `logprob` (natural logarithm) and `top`, the
+    likeliest tokens as (text, logprob, id), are there when `Sampling.top_logprobs` asks for them; they are those of
+    the model's own distribution, before penalties and temperature.
     """
 
     id: int
     text: str
     logprob: float | None = None
+    top: tuple[tuple[str, float, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The end of a generation. `reason`: "stop" (end token or stop text), "length" or "cancelled"."""
+    """The end of a generation. `reason`: "stop" (end token or stop text), "length" or "cancelled".
+
+    `drafted` tokens were guessed ahead of the model, and `accepted` of them were right (speculative decoding).
+    """
 
     reason: str
     prompt_tokens: int
@@ -50,6 +56,8 @@ class Done:
     generated_tokens: int
     prefill_seconds: float
     decode_seconds: float
+    drafted: int = 0
+    accepted: int = 0
 
     @property
     def tokens_per_second(self) -> float:

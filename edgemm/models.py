@@ -112,7 +112,7 @@ def open_vision(name: str | Path, options: BatchOptions | None = None, labels: S
 def open_chat(name: str | Path, options: ChatOptions | None = None) -> Chat:
     """Open a chat model: a package, or the path of a .gguf file. Raises `UsageError` when it is something else."""
     options = options or ChatOptions()
-    return Chat(_generator(name, options), system=options.system, sampling=options.sampling)
+    return Chat(open_generator(name, options), system=options.system, sampling=options.sampling)
 
 
 def find(name: str | Path) -> Package:
@@ -215,8 +215,8 @@ def _file(found: Package, suffix: str) -> Path:
     return path
 
 
-def _generator(name: str | Path, options: ChatOptions) -> Generator:
-    """A GGUF file runs in a child process, an .onnx file in this one."""
+def open_generator(name: str | Path, options: ChatOptions) -> Generator:
+    """A chat model as it is: a GGUF file runs in a child process, an .onnx file in this one. Raises `UsageError`."""
     from edgemm.backends.worker import LoadOptions, Worker
 
     load = LoadOptions(context=options.context, threads=_threads(options.threads))
@@ -226,7 +226,8 @@ def _generator(name: str | Path, options: ChatOptions) -> Generator:
     gguf, onnx, chat = found.file(".gguf"), found.file(".onnx"), found.manifest.chat
     if found.manifest.task == "chat" and gguf is not None:
         is_own = chat is not None and chat.tokenizer == FILE  # llama.cpp does not split text as the model was trained
-        return Worker(gguf, replace(load, tokenizer=_chat_tokenizer(found) if is_own else None))
+        known = next((e.sha256 for e in found.manifest.files if found.path / e.path == gguf), "")
+        return Worker(gguf, replace(load, tokenizer=_chat_tokenizer(found) if is_own else None, fingerprint=known))
     if found.manifest.task == "chat" and onnx is not None and chat is not None:
         return _decoder(found, onnx, chat, load)
     raise UsageError(found.name, f"is for {found.manifest.task}, not for chat", "choose with -m")

@@ -1,10 +1,11 @@
-"""Where models live, and which names may become paths.
+"""Where models, chats and caches live, and which names may become paths.
 
     <store>/<name>/            a package (package.py)
     <store>/.checkpoints/NAME/ a downloaded Hugging Face checkpoint, not converted yet
     <store>/.partial/          downloads and packages that are being written
 
 Everything lies below one folder, so that finishing a download or a conversion is a rename on one disk.
+Chats and caches are not models and have folders of their own.
 The store is $EDGEMM_HOME, else `quantized/` of the checkout that edgemm runs from, else the user's data folder.
 """
 
@@ -33,6 +34,20 @@ def partial() -> Path:
     return store() / ".partial"
 
 
+def data() -> Path:
+    """The folder of what the user made: chats, settings, seen speeds. It need not exist yet."""
+    home = Settings.from_environment().home
+    return home / ".data" if home else _user_data() / "data"
+
+
+def cache() -> Path:
+    """The folder of what can be made again at any time, so that deleting it loses nothing. It need not exist yet."""
+    from platformdirs import user_cache_path
+
+    home = Settings.from_environment().home
+    return home / ".cache" if home else user_cache_path("edgemm", appauthor=False)
+
+
 def check_name(name: str) -> str:
     """Return `name` if it is safe as one folder name on every system, else raise `BadName`."""
     if len(name) > _MAX_NAME or not _NAME.fullmatch(name) or _DEVICES.fullmatch(name):
@@ -51,6 +66,10 @@ def _checkout_store() -> Path | None:
 
 
 def _user_store() -> Path:
+    return _user_data() / "models"
+
+
+def _user_data() -> Path:
     from platformdirs import user_data_path
 
-    return user_data_path("edgemm", appauthor=False) / "models"
+    return user_data_path("edgemm", appauthor=False)

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,34 @@ def test_scores_are_the_logits_of_every_token(tmp_path: Path) -> None:
         assert found.shape == (len(prompt), tiny.SIZE)
         assert found.argmax(axis=1).tolist() == [sum(prompt[: i + 1]) % tiny.SIZE for i in range(len(prompt))]
         assert answer(generator, prompt)[2].reused_tokens == 0
+
+
+def test_log_probabilities_come_when_asked(tmp_path: Path) -> None:
+    prompt = tiny.ids("one and two")
+    with OrtGenerator(tiny.files(tiny.write(tmp_path), stop=())) as generator:
+        *_, scores = [row for part in generator.score(prompt) for row in part]
+        events = list(generator.generate(prompt, replace(GREEDY, max_tokens=1, top_logprobs=3)))
+        plain = list(generator.generate(prompt, GREEDY))
+    [token] = [e for e in events if isinstance(e, Token) and e.id >= 0]
+    expected = scores - scores.max() - np.log(np.exp(scores - scores.max()).sum())
+    assert [share for _, share, _ in token.top] == pytest.approx(sorted(expected, reverse=True)[:3], abs=1e-4)
+    assert token.top[0][1:] == (token.logprob, token.id)
+    assert all(e.top == () and e.logprob is None for e in plain if isinstance(e, Token))
+
+
+def test_a_schema_is_refused_and_nothing_is_saved(tmp_path: Path) -> None:
+    with OrtGenerator(tiny.files(tiny.write(tmp_path), stop=())) as generator:
+        with pytest.raises(UsageError, match="JSON schema"):
+            list(generator.generate(tiny.ids("one"), Sampling(schema='{"type": "object"}')))
+        assert (generator.info.can_rewind, generator.info.can_save) == (True, False)
+        assert generator.save_state(tmp_path / "1.kv") == generator.restore_state(tmp_path / "1.kv") == 0
+
+
+def test_a_continuation_ends_with_the_unfinished_answer(tmp_path: Path) -> None:
+    with OrtGenerator(tiny.files(tiny.write(tmp_path))) as generator:
+        question = {"role": "user", "content": "x"}
+        prompt = generator.continuation([question, {"role": "assistant", "content": "It is"}])
+        assert prompt.tokens == generator.prompt([question]).tokens + generator.tokenize("It is")
 
 
 def test_a_message_cannot_forge_a_turn(tmp_path: Path) -> None:

@@ -40,6 +40,19 @@ def test_the_store_is_where_the_environment_says(home: Path) -> None:
     assert paths.checkpoints().parent == paths.partial().parent == home
 
 
+def test_data_and_cache_follow_the_environment(home: Path) -> None:
+    assert paths.data() == home / ".data"
+    assert paths.cache() == home / ".cache"
+
+
+def test_data_and_cache_stay_out_of_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDGEMM_HOME")
+    checkout = Path(paths.__file__).resolve().parent.parent
+    assert checkout not in paths.data().parents
+    assert checkout not in paths.cache().parents
+    assert paths.data() != paths.cache()
+
+
 def test_a_checkout_keeps_its_models_in_quantized(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EDGEMM_HOME")
     assert paths.store() == Path(paths.__file__).resolve().parent.parent / "quantized"

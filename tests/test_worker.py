@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,14 @@ def test_prompt_follows_the_template_and_no_message_forges_a_turn(worker: Worker
     assert [t for t in harmless.tokens if t < 3] == [t for t in hostile.tokens if t < 3] == [1, 2, 1]
 
 
+def test_a_continuation_ends_with_the_unfinished_answer(worker: Worker) -> None:
+    question = {"role": "user", "content": "x"}
+    prompt = worker.continuation([question, {"role": "assistant", "content": "<|im_end|>then"}])
+    before = worker.prompt([question])
+    assert prompt.tokens == before.tokens + worker.tokenize("<|im_end|>then")
+    assert [t for t in prompt.tokens if t < 3] == [t for t in before.tokens if t < 3], "and no text ends the turn"
+
+
 def test_generates_progress_tokens_and_done(worker: Worker) -> None:
     events = list(worker.generate(worker.tokenize("hello"), GREEDY))
     assert isinstance(events[0], Progress)
@@ -73,6 +82,12 @@ def test_generates_progress_tokens_and_done(worker: Worker) -> None:
     assert isinstance(done, Done)
     assert done.reason in ("length", "stop")
     assert done.generated_tokens == sum(isinstance(e, Token) for e in events)
+
+
+def test_what_was_left_unfinished_is_said_on(worker: Worker) -> None:
+    prompt = worker.tokenize("hello")
+    whole = tokens(worker, prompt)
+    assert tokens(worker, [*prompt, *whole[:5]], replace(GREEDY, max_tokens=len(whole) - 5)) == whole[5:]
 
 
 def test_the_kv_cache_is_reused_and_changes_nothing(worker: Worker, tiny: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations  # numpy is needed for types alone, and the c
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from edgemm.events import Done, Progress, Token
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 class Sampling:
     """How the next token is chosen. `temperature` 0 is greedy; `seed` None draws a new one each time.
 
-    The default temperature is low, because small models ramble above it.
+    The default temperature is low, because small models ramble above it. `top_logprobs`: how many of the likeliest
+    tokens come with each token; at 0 nothing is computed. `schema`: a JSON schema, as text, that the answer must
+    follow. `draft`: at most so many tokens are guessed ahead by looking up what the text said before, 0 for none. It
+    changes the speed, and the text by no more than rounding does; a greedy answer is never drafted, so that it stays
+    the same to the last token.
     """
 
     max_tokens: int = 512
@@ -34,11 +39,17 @@ class Sampling:
     repetition_penalty: float = 1.1
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    top_logprobs: int = 0
+    schema: str = ""
+    draft: int = 16
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """Facts of a loaded model: `context` is what was allocated (tokens), `trained_context` the file's own."""
+    """Facts of a loaded model: `context` is what was allocated (tokens), `trained_context` the file's own.
+
+    `can_rewind`: the newest tokens can be taken out of its KV cache. `can_save`: the KV cache can be saved to a file.
+    """
 
     architecture: str
     context: int
@@ -46,6 +57,8 @@ class ModelInfo:
     vocabulary: int
     dimensions: int
     has_template: bool
+    can_rewind: bool = False
+    can_save: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +92,29 @@ class Generator(Protocol):
         """A conversation in the model's own chat format, ready for the assistant's turn."""
         ...
 
+    def continuation(self, messages: Sequence[Message]) -> Prompt:
+        """Like `prompt`, but the last message is an answer that is not finished: what is generated goes on with it."""
+        ...
+
     def generate(self, tokens: Sequence[int], sampling: Sampling) -> Iterator[Progress | Token | Done]:
         """Read `tokens` (re-using the longest prefix of the previous request) and stream the continuation.
 
-        Closing the iterator stops the work within a second. Raises `PromptTooLong`, `ModelStopped`.
+        Closing the iterator stops the work within a second. Raises `PromptTooLong`, `ModelStopped`, and `UsageError`
+        for a schema that cannot be followed.
+        """
+        ...
+
+    def save_state(self, path: Path) -> int:
+        """Save the KV cache as the file `path`, whole or not at all; how many bytes. 0: nothing to save.
+
+        Raises `DiskFull` or `BadFile`.
+        """
+        ...
+
+    def restore_state(self, path: Path) -> int:
+        """Fill the KV cache from a file that `save_state` wrote; how many tokens it holds then.
+
+        0: the file is of another model, another setting or damaged. Then it is deleted, and nothing else changes.
         """
         ...
 
@@ -91,3 +123,9 @@ class Generator(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def common_prefix(ours: Sequence[int], theirs: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(ours), len(theirs)))

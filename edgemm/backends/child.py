@@ -59,24 +59,23 @@ class Server:
         match op:
             case "load":
                 self._load(request)
-            case "tokenize":
-                text = request.pop("text")
-                self._send("reply", tokens=self._model.tokenize(text, **request))
-            case "prompt":
-                self._send("reply", **asdict(self._model.prompt(request["messages"])))
             case "generate":
                 sampling = Sampling(**request["sampling"] | {"stop": tuple(request["sampling"]["stop"])})
                 self._stream(self._model.generate(request["tokens"], sampling, lambda: self._cancelled == number))
-            case "logits":
-                self._send("reply", self._model.logits().tobytes())
             case "score":
                 for logits in self._model.score(request["tokens"], request["answer"]):
                     self._send("logits", logits.tobytes())
                 self._send("reply")
             case "importance":
                 self._importance()
-            case "encode":
-                self._send("reply", self._model.encode(request["rows"]).tobytes())
+            case "logits" | "encode":
+                self._send("reply", getattr(self._model, op)(**request).tobytes())
+            case "prompt" | "continuation":
+                self._send("reply", **asdict(getattr(self._model, op)(**request)))
+            case "tokenize":
+                self._send("reply", value=self._model.tokenize(request.pop("text"), **request))
+            case "save_state" | "restore_state":
+                self._send("reply", value=getattr(self._model, op)(Path(request["path"])))
 
     def _load(self, request: dict[str, Any]) -> None:
         from edgemm.backends.llamacpp import LlamaCpp
@@ -98,11 +97,11 @@ class Server:
 
         Every frame costs this process time between two tokens, and wakes the parent, which takes a core from the model.
         """
-        held: list[tuple[int, str]] = []
+        held: list[tuple[Any, ...]] = []
         sent_at = 0.0
         for event in events:
             if isinstance(event, Token):
-                held.append((event.id, event.text))
+                held.append(_fields(event))
                 if time.monotonic() - sent_at < _TOGETHER_SECONDS:
                     continue
             if held:
@@ -110,6 +109,12 @@ class Server:
                 held, sent_at = [], time.monotonic()
             if not isinstance(event, Token):
                 self._send(type(event).__name__.lower(), **asdict(event))
+
+
+def _fields(token: Token) -> tuple[Any, ...]:
+    if token.logprob is None:
+        return token.id, token.text
+    return token.id, token.text, token.logprob, token.top
 
 
 def main() -> None:

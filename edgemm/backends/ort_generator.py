@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemm import device
-from edgemm.backends import ModelInfo, Prompt, Sampling
+from edgemm.backends import ModelInfo, Prompt, Sampling, common_prefix
 from edgemm.backends.detokenize import StreamText
+from edgemm.backends.logprobs import likeliest
 from edgemm.backends.ort import OrtModel
 from edgemm.backends.pieces import Pieces
 from edgemm.backends.sampler import Sampler
@@ -76,6 +77,7 @@ class OrtGenerator:
             vocabulary=self._cache.vocabulary or len(self._pieces),
             dimensions=0,
             has_template=bool(files.template),
+            can_rewind=True,
         )
 
     def tokenize(self, text: str) -> list[int]:
@@ -96,12 +98,20 @@ class OrtGenerator:
         ]
         return Prompt(tokens if tokens[: len(first)] == first else first + tokens, rendered.note)
 
+    def continuation(self, messages: Sequence[Message]) -> Prompt:
+        """See `Generator.continuation`."""
+        before = self.prompt(messages[:-1])
+        return Prompt(before.tokens + self.tokenize(messages[-1]["content"]), before.note)
+
     def _first(self) -> list[int]:
         """The token that the tokenizer puts before every text; empty for none."""
         return self._tokenizer.text_ids("", add_special=True, parse_special=False)[:1]
 
     def generate(self, tokens: Sequence[int], sampling: Sampling) -> Iterator[Progress | Token | Done]:
         """See `Generator.generate`. `cancel` is looked at between chunks of the prompt and between tokens."""
+        if sampling.schema:
+            why = "cannot follow a JSON schema: it runs on onnxruntime"
+            raise UsageError(self._files.model.name, why, "ask without one, or choose a GGUF model")
         with self._turn:
             self._check(tokens)
             self._cancelled.clear()
@@ -146,7 +156,7 @@ class OrtGenerator:
                 yield from text.rest()
                 yield "stop"
                 return
-            yield Token(token, text.add(self._pieces[token]))
+            yield self._token(token, text.add(self._pieces[token]), sampling.top_logprobs)
             if text.stopped or self._cancelled.is_set():
                 yield "stop" if text.stopped else "cancelled"
                 return
@@ -155,6 +165,20 @@ class OrtGenerator:
             self._cache.read([token])
         yield from text.rest()
         yield "length"
+
+    def _token(self, token: int, text: str, count: int) -> Token:
+        if not count:
+            return Token(token, text)
+        logprob, top = likeliest(self._cache.logits, token, count)
+        return Token(token, text, logprob, tuple((self._pieces.text(t), share, t) for t, share in top))
+
+    def save_state(self, path: Path) -> int:
+        """See `Generator.save_state`. A KV cache of onnxruntime is not saved."""
+        return 0
+
+    def restore_state(self, path: Path) -> int:
+        """See `Generator.restore_state`."""
+        return 0
 
     def score(self, tokens: Sequence[int]) -> Iterator[NDArray[np.float32]]:
         """Logits after each token, float32 (n, vocabulary), a few positions at a time. Nothing is kept for later."""
@@ -221,8 +245,7 @@ class KvCache:
 
     def keep(self, tokens: Sequence[int]) -> int:
         """Drop everything behind the common prefix with `tokens`; how long that is."""
-        pairs = enumerate(zip(self._tokens, tokens, strict=False))
-        kept = next((i for i, (ours, theirs) in pairs if ours != theirs), min(len(self._tokens), len(tokens)))
+        kept = common_prefix(self._tokens, tokens)
         if kept < len(self._tokens):
             arrays = [each if isinstance(each, np.ndarray) else each.numpy() for each in self._values]
             self._values = [np.ascontiguousarray(array[:, :, :kept]) for array in arrays]

@@ -32,11 +32,16 @@ class Pieces:
         self._pieces |= {place: b"" if special else text.encode() for place, text, special in added}
         self.controls = [text for _, text, special in added if special]
         self.others = [text for _, text, special in added if not special]
+        self._controls = {place: text for place, text, special in added if special}
         self.ids = {text: place for place, text in tokens.items()} | {text: place for place, text, _ in added}
 
     def __getitem__(self, token: int) -> bytes:
         """What `token` adds to the text: nothing, where it is a control token or a row without a token."""
         return self._pieces.get(token, b"")
+
+    def text(self, token: int) -> str:
+        """The text of `token`, control tokens included."""
+        return self._controls.get(token) or self[token].decode("utf-8", "replace")
 
     def __len__(self) -> int:
         return 1 + max(self._pieces, default=-1)

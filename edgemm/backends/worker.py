@@ -39,7 +39,8 @@ class LoadOptions:
 
     `vocabulary_only`: tokenize, nothing else; the file needs no weights. `observe`: collect what `importance` gives.
     `exact`: keys and values in f32 and no fused attention, to compare with another engine. `tokenizer`: a
-    tokenizer.json that splits text instead of llama.cpp.
+    tokenizer.json that splits text instead of llama.cpp. `fingerprint`: the sha256 of the file where it is known,
+    to which a saved KV cache belongs.
     """
 
     context: int = 0
@@ -50,6 +51,7 @@ class LoadOptions:
     observe: bool = False
     exact: bool = False
     tokenizer: Path | None = None
+    fingerprint: str = ""
 
 
 class Worker:
@@ -72,11 +74,16 @@ class Worker:
     def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
         """Token ids; `add_special` adds what the model puts around a text (BOS, or CLS and SEP)."""
         reply, _ = self._ask("tokenize", text=text, add_special=add_special, parse_special=parse_special)
-        return list(reply["tokens"])
+        return list(reply["value"])
 
     def prompt(self, messages: Sequence[Message]) -> Prompt:
         """See `Generator.prompt`."""
         reply, _ = self._ask("prompt", messages=list(messages))
+        return Prompt(reply["tokens"], reply["note"])
+
+    def continuation(self, messages: Sequence[Message]) -> Prompt:
+        """See `Generator.continuation`."""
+        reply, _ = self._ask("continuation", messages=list(messages))
         return Prompt(reply["tokens"], reply["note"])
 
     def generate(self, tokens: Sequence[int], sampling: Sampling) -> Iterator[Progress | Token | Done]:
@@ -87,6 +94,20 @@ class Worker:
                 yield from self._events(child, len(tokens))
             finally:
                 self._settle(child)
+
+    def save_state(self, path: Path) -> int:
+        """See `Generator.save_state`."""
+        return int(self._ask("save_state", path=str(path.absolute()))[0]["value"])
+
+    def restore_state(self, path: Path) -> int:
+        """See `Generator.restore_state`. A file that ends the child is deleted as well."""
+        if not path.is_file():
+            return 0
+        try:
+            return int(self._ask("restore_state", path=str(path.absolute()))[0]["value"])
+        except ModelStopped:
+            path.unlink(missing_ok=True)
+            raise
 
     def logits(self) -> "NDArray[np.float32]":
         """Logits after the last token that was read: float32 (vocabulary,)."""
@@ -221,8 +242,7 @@ class Worker:
             match frame.pop("event"):
                 case "tokens":
                     generated += len(frame["items"])
-                    for token, text in frame["items"]:
-                        yield Token(token, text)
+                    yield from map(_token, frame["items"])
                 case "progress":
                     yield Progress(**frame)
                 case "done":
@@ -295,7 +315,19 @@ def _load_request(path: Path, options: LoadOptions) -> dict[str, Any]:
         "observe": options.observe,
         "exact": options.exact,
         "tokenizer": str(options.tokenizer.resolve()) if options.tokenizer else "",
+        "fingerprint": options.fingerprint or _file_facts(path),
     }
+
+
+def _file_facts(path: Path) -> str:
+    """What stands for the hash of a file that is not known."""
+    found = path.stat()
+    return f"{path.resolve()} {found.st_size} {found.st_mtime_ns}"
+
+
+def _token(item: list[Any]) -> Token:
+    number, text, *facts = item
+    return Token(number, text, facts[0], tuple(map(tuple, facts[1]))) if facts else Token(number, text)
 
 
 def _decoded_error(frame: dict[str, Any]) -> EdgemmError:

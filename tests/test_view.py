@@ -1,0 +1,62 @@
+"""Turns as entries, and figures as short texts."""
+
+from typing import Any
+
+import pytest
+
+from edgemm.events import Progress
+from edgemm.sessions import State, Turn
+from edgemm.tui import view
+
+DONE = {
+    "reason": "stop",
+    "prompt_tokens": 100,
+    "reused_tokens": 97,
+    "generated_tokens": 1043,
+    "prefill_seconds": 0.44,
+    "decode_seconds": 10.43,
+    "drafted": 14,
+    "accepted": 7,
+}
+
+
+def turn(number: int, parent: int | None = None, role: str = "assistant", **changes: Any) -> Turn:
+    values = {"text": "t", "reasoning": "", "state": State.DONE, "tokens": (), "details": {}} | changes
+    return Turn(id=number, chat=1, parent=parent, role=role, created=0.0, **values)
+
+
+def test_figures_are_told_in_one_line() -> None:
+    expected = "1,043 tokens · 100.0/s · first token 0.4 s · 97% cached · 50% of 14 drafts right"
+    assert view.figures(DONE) == expected
+    assert view.footer(DONE) == "100.0/s · first 0.4 s · 97% cached · 50% of 14 drafts"
+    assert "drafts" not in view.figures(DONE | {"drafted": 0})
+
+
+@pytest.mark.parametrize("damaged", [None, 7, [], {}, DONE | {"prompt_tokens": 0}, DONE | {"decode_seconds": "x"}])
+def test_damaged_figures_are_none(damaged: Any) -> None:
+    assert view.figures(damaged) == view.footer(damaged) == ""
+
+
+def test_a_version_knows_its_place() -> None:
+    turns = [turn(1, role="user"), turn(2, 1), turn(3, 1)]
+    assert [e.branch for e in view.entries(turns, 3)] == [(1, 1), (2, 2)]
+
+
+def test_the_way_an_answer_ended_is_told() -> None:
+    def notes(**changes: Any) -> str:
+        return " ".join(view.entry(each := turn(1, **changes), [each]).notes)
+
+    assert notes() == ""
+    assert "F6 goes on" in notes(state=State.STOPPED)
+    assert "F5 answers again" in notes(state=State.FAILED)
+    assert "longest answer" in notes(state=State.STOPPED, details={"figures": DONE | {"reason": "length"}})
+    assert "edited" in notes(details={"edited": True})
+    assert "they met" in notes(role="user", details={"context": {"start": 1, "summary": "they met"}})
+    assert notes(details={"context": 7, "model": 7, "figures": 7}) == ""
+
+
+def test_the_meter_and_the_clock() -> None:
+    assert view.meter(2048, 4096) == "████···· 2,048/4,096 tokens"
+    assert view.meter(9000, 4096, 12).endswith("9,000/4,096 tokens · 12 typed")
+    told = view.reading(Progress("prefill", 300, 1000, "tokens"), 2.0, 100)
+    assert told == "reading the prompt: 300 of 1,000 tokens, 7 s left — Esc stops"
