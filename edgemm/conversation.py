@@ -23,6 +23,7 @@ from edgemm.reasoning import Splitter
 from edgemm.sessions import ChatInfo, Sessions, State, Turn, branch, leaf_below, siblings
 
 _SAVE_SECONDS = 0.5  # of an answer that a kill may cost
+_TOLD_SECONDS = 0.05  # between two events of one answer: each costs the model a little
 _TITLE = 48
 _SUMMARISE = (
     "Summarise our conversation so far in at most 120 words: facts, names, numbers, decisions and open questions."
@@ -344,14 +345,15 @@ class _Answer:
 
     def run(self, events: Iterator[Progress | Token | Done], chat: Conversation) -> Events:
         state, done = State.FAILED, None
-        saved = time.monotonic()
+        saved, told = time.monotonic(), 0.0
         try:
             for event in events:
                 if isinstance(event, Done):
                     done = event
                 elif isinstance(event, Progress):
                     yield event
-                elif self._grow(event):
+                elif self._grow(event) and time.monotonic() - told > _TOLD_SECONDS:
+                    told = time.monotonic()
                     yield Grown(self.text.answer, self.text.reasoning)
                 if time.monotonic() - saved > _SAVE_SECONDS:
                     self.sessions.update(self.turn.id, self.text.answer, self.text.reasoning, self.tokens)
@@ -360,9 +362,13 @@ class _Answer:
         except GeneratorExit:
             state = State.STOPPED
             raise
+        except EdgemmError:
+            yield Grown(self.text.answer, self.text.reasoning)  # what arrived last
+            raise
         finally:
             self._finish(state, done)
         if done is not None:
+            yield Grown(self.text.answer, self.text.reasoning)
             yield Ended(chat.ended(self.turn.id, done), done)
 
     def _grow(self, token: Token) -> bool:

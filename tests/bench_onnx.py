@@ -38,12 +38,13 @@ QUERY = "how do I stop an answer?"
 SIZE, MIXED, SHORT, CEILING, PEER, LOST = 24.0, 2.2, 2.0, 0.45, 7.0, 0.3
 BERT_MB, BERT_SECONDS, VIT, DECODING = 1600, 60, 1.5, 0.15
 ROWS = 512  # tokens of one call
+TEXTS = 1536  # of one turn: short turns measure what the turn before left in the caches
 TURN = 20  # short queries one after the other
 
 
 def minilm() -> list[Result]:
     """The starter embedding model: size, floor, speed."""
-    texts = docstrings(512)
+    texts = docstrings(TEXTS)
     found = open_package(models.find(INT8).path)
     tokens = sum(len(t.rows[0]) for t in open_tokenizer(found).encode(texts, 256, Overflow.CUT))
     options = BatchOptions(overflow=Overflow.CUT)

@@ -1,6 +1,7 @@
 """The chat screen as a program of its own, on a scripted model. Arguments: a JSON file with what the model does.
 
-{"answers": [...], "seconds": per token, "model": name, "title": ..., "noise": bytes printed natively, "open": number}
+{"answers": [[piece, ...], ...], "seconds": per token, "model": name, "title": ..., "noise": bytes printed natively,
+"last": true, "inline": true}
 """
 
 import json
@@ -49,7 +50,7 @@ def main() -> None:
         number = desk.new_chat(model).id
         desk.sessions.rename(number, script["title"])
         desk.sessions.add(number, None, "user", script["title"])
-    run(desk, model, number)
+    run(desk, model, number, inline=script.get("inline", False))
     desk.close()
 
 

@@ -91,6 +91,19 @@ def test_native_prints_never_reach_the_screen(tmp_path: Path) -> None:
         assert b"boom" not in it.seen
 
 
+def test_inline_it_stands_below_what_is_there(tmp_path: Path) -> None:
+    with program(scripted(script(tmp_path / "s.json", inline=True)), (90, 30)) as it:
+        it.until(lambda: it.read() and b"\x1b[6n" in it.seen)
+        it.send("\x1b[3;1R")  # where the cursor stands: a terminal answers
+        it.until("new chat")
+        it.until(READY)
+        it.send("hello\r")
+        it.until("one two")
+        it.send("\x11")
+        assert it.wait() == 0
+        assert b"\x1b[?1049h" not in it.seen
+
+
 def test_no_color_means_none(tmp_path: Path) -> None:
     with program(scripted(script(tmp_path / "s.json")), NO_COLOR="1") as it:
         it.until(READY)

@@ -1,12 +1,12 @@
-"""How often a growing answer is drawn: rarely enough that drawing takes no more than a twentieth of the time.
+"""How often a growing answer is drawn: so rarely that it takes a fortieth of the time, as long as that looks alive.
 
 The model runs on the same cores. It knows no clock and no widget: times come in, in seconds.
 """
 
 from dataclasses import dataclass
 
-SOONEST = 0.1  # seconds between two drawings
-TIMES = 20  # a pause after a drawing, in times of what it cost
+SOONEST, LATEST = 0.1, 0.6  # seconds between two drawings
+TIMES = 40  # a pause after a drawing, in times of what it cost
 
 
 @dataclass(slots=True)
@@ -19,4 +19,4 @@ class Pace:
         return max(0.0, self.due - now)
 
     def spent(self, now: float, cost: float) -> None:
-        self.due = now + max(SOONEST, TIMES * cost)
+        self.due = now + min(LATEST, max(SOONEST, TIMES * cost))

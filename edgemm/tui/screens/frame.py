@@ -26,6 +26,7 @@ class Frame(Screen[None]):
 
     DEFAULT_CSS = """
     Frame {
+        &:inline { height: 20; max-height: 90vh; }
         #title { height: 1; background: $panel; padding: 0 1; text-overflow: ellipsis; text-wrap: nowrap; }
         #notice { height: auto; max-height: 3; padding: 0 1; color: $text-warning; display: none; }
         #notice.-shown { display: block; }
