@@ -8,10 +8,11 @@ keeps what has arrived. This module knows no terminal.
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edgemm import context
+from edgemm.answer import TOKENS, Begun, Events, Growing
 from edgemm.attachments import Attachment, Kind
 from edgemm.backends import Generator, Prompt, Sampling
 from edgemm.chat_settings import ChatSettings, Policy
@@ -22,42 +23,12 @@ from edgemm.prompt import Message
 from edgemm.reasoning import Splitter
 from edgemm.sessions import ChatInfo, Sessions, State, Turn, branch, leaf_below, siblings
 
-_SAVE_SECONDS = 0.5  # of an answer that a kill may cost
-_TOLD_SECONDS = 0.05  # between two events of one answer: each costs the model a little
 _TITLE = 48
 _SUMMARISE = (
     "Summarise our conversation so far in at most 120 words: facts, names, numbers, decisions and open questions."
     " Write the summary alone."
 )
 _SUMMARY = Sampling(max_tokens=240, temperature=0.0)
-TOKENS = "tokens"  # in an answer's details: [[id, text, logprob, [[text, logprob, id], ...]], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """The question and its answer are stored, and the answer is about to grow."""
-
-    question: Turn
-    answer: Turn
-
-
-@dataclass(frozen=True, slots=True)
-class Grown:
-    """All of an answer that streams, its reasoning apart."""
-
-    text: str
-    reasoning: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The answer as it is stored."""
-
-    answer: Turn
-    done: Done
-
-
-Events = Iterator[Progress | Note | Begun | Grown | Ended]
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +263,9 @@ class Conversation:
         if prompt.note:
             yield Note(prompt.note)
         yield Begun(question, answer)
-        yield from _Answer(self._sessions, answer, details).run(self._generator.generate(prompt.tokens, sampling), self)
+        yield from Growing(self._sessions, answer, details).run(
+            self._generator.generate(prompt.tokens, sampling), self.ended
+        )
 
     def _prompt(self, messages: list[Message], start: Turn | None) -> Prompt:
         if start is None:
@@ -302,7 +275,7 @@ class Conversation:
             return replace(prompt, tokens=[*prompt.tokens, *start.tokens])
         return self._generator.continuation([*messages, {"role": "assistant", "content": start.text}])
 
-    def ended(self, answer: int, done: Done) -> Turn:
+    def _ended(self, answer: int, done: Done) -> Turn:
         """An answer is stored: know it."""
         self._read = done.prompt_tokens + done.generated_tokens
         self._reload()
@@ -325,65 +298,6 @@ class Conversation:
     def _reload(self) -> None:
         self.info = self._sessions.chat(self.info.id)
         self.turns = self._sessions.turns(self.info.id)
-
-
-@dataclass
-class _Answer:
-    """An answer that grows, and is stored while it does."""
-
-    sessions: Sessions
-    turn: Turn
-    details: dict[str, Any]
-    text: Splitter = field(default_factory=Splitter)
-    tokens: list[int] = field(default_factory=list)
-    rows: list[list[Any]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.tokens = list(self.turn.tokens)
-        self.rows = list(self.turn.details.get(TOKENS, []))
-        self.text.answer, self.text.reasoning = self.turn.text, self.turn.reasoning
-
-    def run(self, events: Iterator[Progress | Token | Done], chat: Conversation) -> Events:
-        state, done = State.FAILED, None
-        saved, told = time.monotonic(), 0.0
-        try:
-            for event in events:
-                if isinstance(event, Done):
-                    done = event
-                elif isinstance(event, Progress):
-                    yield event
-                elif self._grow(event) and time.monotonic() - told > _TOLD_SECONDS:
-                    told = time.monotonic()
-                    yield Grown(self.text.answer, self.text.reasoning)
-                if time.monotonic() - saved > _SAVE_SECONDS:
-                    self.sessions.update(self.turn.id, self.text.answer, self.text.reasoning, self.tokens)
-                    saved = time.monotonic()
-            state = State.STOPPED if done is None or done.reason != "stop" else State.DONE
-        except GeneratorExit:
-            state = State.STOPPED
-            raise
-        except EdgemmError:
-            yield Grown(self.text.answer, self.text.reasoning)  # what arrived last
-            raise
-        finally:
-            self._finish(state, done)
-        if done is not None:
-            yield Grown(self.text.answer, self.text.reasoning)
-            yield Ended(chat.ended(self.turn.id, done), done)
-
-    def _grow(self, token: Token) -> bool:
-        if token.id >= 0:
-            self.tokens.append(token.id)
-            if token.top:
-                self.rows.append([token.id, token.text, token.logprob, [list(each) for each in token.top]])
-        self.text.feed(token.text)
-        return bool(token.text)
-
-    def _finish(self, state: State, done: Done | None) -> None:
-        self.text.finish()
-        figures = {"figures": asdict(done)} if done is not None else {}
-        details = self.turn.details | self.details | figures | ({TOKENS: self.rows} if self.rows else {})
-        self.sessions.finish(self.turn.id, state, self.text.answer, self.text.reasoning, self.tokens, details)
 
 
 def _split(text: str) -> Splitter:

@@ -32,6 +32,7 @@ LAYERS = (
         "personas",
         "chat_settings",
         "chat",
+        "answer",
         "conversation",
         "desk",
         "documents",

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from edgemm import context
+from edgemm.answer import TOKENS, Begun, Ended, Events, Grown
 from edgemm.attachments import Attachment, Kind
 from edgemm.backends import Prompt, Sampling
 from edgemm.backends.fake import FakeGenerator
 from edgemm.chat_settings import ChatSettings, Policy
-from edgemm.conversation import TOKENS, Begun, Conversation, Ended, Events, Facts, Grown
+from edgemm.conversation import Conversation, Facts
 from edgemm.errors import ModelStopped, PromptTooLong, UsageError
 from edgemm.events import Done, Note, Progress, Token
 from edgemm.kv import KvStore

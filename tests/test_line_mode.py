@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from line_mode import Run, Terminal, only_chat, scripted, texts
 
+from edgemm.answer import Grown
 from edgemm.backends.fake import FakeGenerator
-from edgemm.conversation import Grown
 from edgemm.desk import Desk
 from edgemm.errors import NotEnoughMemory
 from edgemm.events import Progress, Token

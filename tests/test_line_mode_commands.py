@@ -7,9 +7,9 @@ import pytest
 from line_mode import Run, only_chat, texts
 
 from edgemm import commands
+from edgemm.answer import TOKENS
 from edgemm.backends.fake import FakeGenerator
 from edgemm.chat_settings import ChatSettings
-from edgemm.conversation import TOKENS
 from edgemm.desk import Desk
 from edgemm.errors import ModelStopped, NotEnoughMemory
 from edgemm.talk import table

@@ -8,8 +8,8 @@ import pytest
 from line_mode import HOSTILE, Run, assert_harmless
 
 from edgemm import commands, paths
+from edgemm.answer import TOKENS
 from edgemm.backends.fake import FakeGenerator
-from edgemm.conversation import TOKENS
 from edgemm.desk import Desk
 
 pytest_plugins = ("talking",)

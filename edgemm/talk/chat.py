@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgemm import commands, terminal
+from edgemm.answer import Begun, Ended, Grown
 from edgemm.attachments import Attachment
 from edgemm.chat_settings import ChatSettings, Policy
 from edgemm.context import Plan
-from edgemm.conversation import Begun, Conversation, Ended, Grown
+from edgemm.conversation import Conversation
 from edgemm.desk import Desk
 from edgemm.errors import EdgemmError, UsageError
 from edgemm.events import Note, Progress

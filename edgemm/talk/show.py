@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from edgemm import terminal
-from edgemm.conversation import Ended, Grown
+from edgemm.answer import Ended, Grown
 from edgemm.events import Progress
 from edgemm.sessions import Turn
 from edgemm.talk import typed

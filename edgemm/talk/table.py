@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgemm import commands, models, personas, terminal
+from edgemm.answer import TOKENS
 from edgemm.attachments import Kind, plain_name, read
-from edgemm.conversation import TOKENS
 from edgemm.errors import UsageError
 from edgemm.sessions import State
 from edgemm.talk import show, typed

@@ -13,10 +13,11 @@ from textual.app import SystemCommand
 from textual.binding import Binding
 
 from edgemm import commands, personas
+from edgemm.answer import TOKENS, Events
 from edgemm.backends import Sampling
 from edgemm.chat_settings import ChatSettings, Policy
 from edgemm.context import Plan
-from edgemm.conversation import TOKENS, Conversation, Events
+from edgemm.conversation import Conversation
 from edgemm.errors import EdgemmError, UsageError
 from edgemm.sessions import Turn
 from edgemm.tui import shelf

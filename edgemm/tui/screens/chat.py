@@ -20,10 +20,11 @@ from textual.widgets import TextArea
 from textual.worker import WorkerError
 
 from edgemm import attachments, commands
+from edgemm.answer import Begun, Ended, Grown
 from edgemm.attachments import Attachment
 from edgemm.chat_settings import ChatSettings, Policy
 from edgemm.context import Plan
-from edgemm.conversation import Begun, Conversation, Ended, Grown
+from edgemm.conversation import Conversation
 from edgemm.desk import Desk
 from edgemm.errors import EdgemmError
 from edgemm.events import Note, Progress
