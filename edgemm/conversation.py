@@ -263,9 +263,8 @@ class Conversation:
         if prompt.note:
             yield Note(prompt.note)
         yield Begun(question, answer)
-        yield from Growing(self._sessions, answer, details).run(
-            self._generator.generate(prompt.tokens, sampling), self.ended
-        )
+        events = self._generator.generate(prompt.tokens, sampling)
+        yield from Growing(self._sessions, answer, details).run(events, self._ended)
 
     def _prompt(self, messages: list[Message], start: Turn | None) -> Prompt:
         if start is None:
