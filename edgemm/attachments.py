@@ -65,7 +65,7 @@ def read(path: Path, limit: int = LIMIT) -> Attachment:
     digest = hashlib.sha256(data).hexdigest()
     if _is_picture(data):
         return Attachment(path.name, Kind.IMAGE, "", len(data), digest)
-    return Attachment(path.name, Kind.TEXT, _lines(_decoded(data, path)), len(data), digest)
+    return Attachment(path.name, Kind.TEXT, decoded(data, path), len(data), digest)
 
 
 def quoted(attachment: Attachment) -> str:
@@ -123,7 +123,8 @@ def _is_picture(data: bytes) -> bool:
     return data.startswith(_PICTURES) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
 
 
-def _decoded(data: bytes, path: Path) -> str:
+def decoded(data: bytes, path: Path) -> str:
+    """Text with "\n" line ends from the bytes of a file. Raises `UsageError` for what is no text."""
     for magic, kind in _KNOWN:
         if data.startswith(magic):
             raise _refused(path, f"is {kind}, not text", "save it as plain text first")
@@ -136,7 +137,7 @@ def _decoded(data: bytes, path: Path) -> str:
         ) from error
     if "\0" in text or len(_CONTROL.findall(text)) > _CONTROL_SHARE * len(text):
         raise _refused(path, "is a binary file", "attach text or a picture")
-    return text
+    return _lines(text)
 
 
 def _unmarked(data: bytes) -> str:

@@ -46,6 +46,8 @@ _LARGE = 4_000_000  # pixels: of a resized picture larger than this only what su
 _MAX_RESIZED = 1 << 24  # pixels that a model gets
 _AHEAD = 2  # pictures in flight for each decoding thread
 _ORIENTATION = 0x0112  # the tag of EXIF
+_EXIF, _TAKEN = 0x8769, 0x9003  # its further tags, and of them when the picture was taken (EXIF 2.32)
+_DATE = re.compile(r"(\d{4}):(\d\d):(\d\d) (\d\d:\d\d:\d\d)")
 # Its values but 1, upright -> the name of what turns the picture upright in PIL.Image.Transpose
 _TURNS = {
     2: "FLIP_LEFT_RIGHT",
@@ -91,6 +93,20 @@ def read_image(source: Path | bytes, inputs: ImageInputs, limit: int = MAX_PIXEL
         raise BadFile(name, "needs more memory than there is", _SMALLER) from error
     except Exception as error:  # Pillow's decoders raise errors of many kinds on damaged files
         raise BadFile(name, f"is no picture that can be read ({_reason(error)})", _FIX) from error
+
+
+def taken_at(source: Path | bytes) -> str:
+    """When a picture was taken, by its EXIF: "2024-05-01T12:30:00" without a zone, or "". Raises `BadFile`."""
+    from PIL import Image
+
+    name, raw = _bytes(source)
+    try:
+        with Image.open(io.BytesIO(raw), formats=_FORMATS) as picture:
+            found = str(picture.getexif().get_ifd(_EXIF).get(_TAKEN, ""))
+    except Exception as error:  # Pillow's many ways of meeting a damaged file
+        raise BadFile(name, f"is no picture that can be read ({_reason(error)})", _FIX) from error
+    date = _DATE.fullmatch(found)
+    return "{}-{}-{}T{}".format(*date.groups()) if date else ""
 
 
 def from_pixels(pixels: NDArray[np.uint8]) -> "Image":

@@ -26,7 +26,8 @@ _SPIN = "1000"
 class ChildProcess:
     """The process, its pipe and the thread that reads it."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str = "edgemm.backends.child") -> None:
+        """`module` is what the child runs: frames come in on its stdin, and go out on its stdout."""
         self.running: int | None = None
         self.cancelled_at: float | None = None
         self.finished = True
@@ -34,7 +35,7 @@ class ChildProcess:
         environment = {"GOMP_SPINCOUNT": _SPIN} | os.environ | {"GGML_NO_BACKTRACE": "1", "PYTHONPATH": _python_path()}
         flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # Windows: Ctrl-C is the parent's to handle
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "edgemm.backends.child"],
+            [sys.executable, "-P", "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
