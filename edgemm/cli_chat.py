@@ -111,7 +111,7 @@ def chat(
     settings = ChatSettings(system, max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, schema=text)
     desk = Desk(ChatOptions(ctx, threads), settings)
     try:
-        chosen = desk.last_chat() if last else number or None
+        chosen = desk.last_chat() if last else desk.sessions.chat(number).id if number else None
         if line_mode or not _can_draw():
             prepare(model)
             from edgemm.talk import converse

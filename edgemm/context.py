@@ -1,22 +1,29 @@
 """What of a conversation goes to the model: everything, or what is left when it no longer fits, as the user chose.
 
-Nothing is ever left out in silence: a `Plan` says what would be, before anything is sent. Which turns were left out is
-kept with the question from which on they were, so that the beginning of the prompt stays the same from turn to turn and
-the KV cache is of use. It counts tokens by a function that is given to it; it knows no model.
+Nothing is ever left out in silence: a `Plan` says what would be, before anything is sent. How many turns were left out
+is kept with the question from which on they were, so that the beginning of the prompt stays the same from turn to turn
+and the KV cache is of use. It counts tokens by a function that is given to it; it knows no model.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edgemm.attachments import Attachment, Kind, quoted
 from edgemm.chat_settings import Policy
+from edgemm.errors import UsageError
 from edgemm.prompt import Message
 from edgemm.sessions import Turn
+from edgemm.sessions.records import clean
 
 ATTACHMENTS = "attachments"  # in a question's details, each as a dictionary
-KEY = "context"  # in a question's details: {"start": id of the first message that is sent, "summary": text}
+KEY = "context"  # in a question's details: what `cut` gives
 _KEPT = 0.75  # of the room is filled again after turns were dropped, so that the next question needs no other cut
 _SUMMARY_ROOM = 0.5
+_SUMMARISE = (
+    "Summarise our conversation so far in at most 120 words: facts, names, numbers, decisions and open questions."
+    " Write the summary alone."
+)
 Count = Callable[[Sequence[Message]], int]
 
 
@@ -25,13 +32,14 @@ class Plan:
     """A question before it is sent: `tokens` of the prompt, of which the context has `room`.
 
     `dropped` are the turns that would be left out to make it fit, and `policy` says what to do about them. It does not
-    fit when they must not be, or when the question alone is too long.
+    fit when they must not be, or when the question is too long without any of them: `alone` tokens, where that matters.
     """
 
     tokens: int
     room: int
     policy: Policy
     dropped: tuple[Turn, ...] = ()
+    alone: int = 0
 
     @property
     def fits(self) -> bool:
@@ -48,7 +56,7 @@ def plan(system: str, turns: Sequence[Turn], question: Message, room: int, polic
     sent, summary = kept(turns)
 
     def tokens(first: int) -> int:
-        return count([*messages(system, summary, sent[first:]), question])
+        return count(messages(system, summary, sent[first:], question["content"]))
 
     whole = tokens(0)
     if whole <= room:
@@ -59,30 +67,66 @@ def plan(system: str, turns: Sequence[Turn], question: Message, room: int, polic
     while low < high:  # the fewest turns that have to go
         middle = (low + high) // 2
         low, high = (low, middle) if tokens(starts[middle]) <= target else (middle + 1, high)
-    first = starts[low] if sent else 0
+    first, alone = starts[low], tokens(len(sent))
     left = tokens(first) if policy is not Policy.REFUSE else whole
-    return Plan(left, room, policy, tuple(sent[:first]))
+    return Plan(left, room, policy, tuple(sent[:first]), alone)
+
+
+def to_summarise(
+    system: str, summary: str, turns: Sequence[Turn], room: int, count: Count
+) -> tuple[list[Message], Sequence[Turn]]:
+    """Messages that ask for a summary of the first of `turns`, as many as fit, and the turns that remain.
+
+    Raises `UsageError` when not even one question and its answer fit.
+    """
+    ends = [len(turns), *[i for i in range(len(turns) - 1, 0, -1) if turns[i].role == "user"]]
+    for end in ends:
+        asked = messages(system, summary, turns[:end], _SUMMARISE)
+        if (tokens := count(asked)) <= room:
+            return asked, turns[end:]
+    raise no_summary(f"to write it takes {tokens:,} tokens, {room:,} fit")
+
+
+def no_summary(why: str) -> UsageError:
+    return UsageError("summary", f"{why}; nothing was sent", "leave the oldest messages out, or take a larger --ctx")
+
+
+def cut(left_out: int, summary: str) -> dict[str, Any]:
+    """What is kept with a question: so many turns at the beginning of its branch are not sent from there on.
+
+    A number of turns, and no id: a copy of the chat has other ids.
+    """
+    return {"left_out": left_out, "summary": summary}
 
 
 def kept(turns: Sequence[Turn]) -> tuple[list[Turn], str]:
     """The turns of a branch that are still sent, and the summary that stands for those before them."""
-    for turn in reversed(turns):
-        match turn.details.get(KEY):  # an imported chat may hold anything
-            case {"start": int(start), "summary": str(summary)}:
-                return [each for each in turns if each.id >= start], summary
+    for place in range(len(turns) - 1, -1, -1):
+        match turns[place].details.get(KEY):  # an imported chat may hold anything
+            case {"left_out": int(count), "summary": str(summary)} if _can_begin(turns[: place + 1], count):
+                return list(turns[count:]), summary
     return list(turns), ""
 
 
-def messages(system: str, summary: str, turns: Sequence[Turn]) -> list[Message]:
-    """Turns as a chat template takes them: roles alternate, reasoning and empty answers are left out."""
+def _can_begin(turns: Sequence[Turn], count: int) -> bool:
+    return 0 < count < len(turns) and turns[count].role == "user"
+
+
+def messages(system: str, summary: str, turns: Sequence[Turn], question: str | None = None) -> list[Message]:
+    """Turns, and perhaps a question behind them, as a chat template takes them.
+
+    Roles alternate; reasoning and empty answers are left out, and so is what is no text: lone surrogates.
+    """
     head = "\n\n".join(part for part in (system, f"Earlier in this conversation: {summary}" if summary else "") if part)
-    found: list[Message] = [{"role": "system", "content": head}] if head else []
-    for turn in turns:
-        text = content(turn)
-        if turn.role == "user" and found and found[-1]["role"] == "user":  # the answer between them never came
-            found[-1] = {"role": "user", "content": f"{found[-1]['content']}\n\n{text}"}
-        elif text or turn.role == "user":
-            found.append({"role": turn.role, "content": text})
+    found: list[Message] = [{"role": "system", "content": clean(head)}] if head else []
+    said = [(turn.role, content(turn)) for turn in turns] + ([("user", question)] if question is not None else [])
+    for role, text in said:
+        if not text and role == "assistant":
+            continue
+        if found and found[-1]["role"] == role:  # what should stand between them never came
+            found[-1] = {"role": role, "content": f"{found[-1]['content']}\n\n{clean(text)}"}
+        else:
+            found.append({"role": role, "content": clean(text)})
     return found
 
 

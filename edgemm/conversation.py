@@ -1,33 +1,33 @@
 """One chat of the store, run by one model: ask, answer again, edit, go on, branch; and nothing said is lost.
 
-Each message is stored before the model sees it, and an answer at least every half second while it streams. What a
-screen or a line mode shows are the events that these methods yield; closing an iterator, or `stop`, ends an answer and
-keeps what has arrived. This module knows no terminal.
+Each message is stored before the model sees it, and an answer while it streams. What a screen or a line mode shows are
+the events that these methods yield; closing an iterator, or `stop`, ends an answer and keeps what has arrived. This
+module knows no terminal.
 """
 
 import secrets
+import threading
 import time
+from collections.abc import Generator as Stream
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edgemm import context
-from edgemm.answer import TOKENS, Begun, Events, Growing
-from edgemm.attachments import Attachment, Kind
+from edgemm.answer import Begun, Ended, Events, Growing, Start, forked, resumed, tokens_of
+from edgemm.attachments import Attachment, Kind, plain_name
 from edgemm.backends import Generator, Prompt, Sampling
 from edgemm.chat_settings import ChatSettings, Policy
-from edgemm.errors import EdgemmError, PromptTooLong, UsageError
+from edgemm.errors import EdgemmError, PromptTooLong, ResourceError, UsageError
 from edgemm.events import Done, Note, Progress, Token, Work
 from edgemm.kv import KvStore
 from edgemm.prompt import Message
 from edgemm.reasoning import Splitter
 from edgemm.sessions import ChatInfo, Sessions, State, Turn, branch, leaf_below, siblings
+from edgemm.sessions.records import clean
 
 _TITLE = 48
-_SUMMARISE = (
-    "Summarise our conversation so far in at most 120 words: facts, names, numbers, decisions and open questions."
-    " Write the summary alone."
-)
 _SUMMARY = Sampling(max_tokens=240, temperature=0.0)
 
 
@@ -53,18 +53,20 @@ class Conversation:
     ) -> None:
         self._sessions, self._generator, self._facts = sessions, generator, facts
         self._kv = kv if generator.info.can_save else None
-        self._saved = 0  # tokens that were in the KV cache when it was last saved
-        self._read = 0  # tokens that were last in it
-        sessions.recover(chat)
+        self._is_saved = True  # the KV cache, as far as it is worth saving
+        self._stopping = threading.Event()
+        with suppress(ResourceError):  # a full disk is no reason not to open a chat
+            sessions.recover(chat)
+        self._revision = sessions.revision()
         self.info: ChatInfo = sessions.chat(chat)
+        self.turns = sessions.turns(chat)
         self.problem = ""  # why the settings are not those that are stored
         self.settings = self._stored_settings()
-        self.turns = sessions.turns(chat)
-        self._revision = sessions.revision()
 
     def _stored_settings(self) -> ChatSettings:
         """Damaged ones are no reason not to open a chat."""
         try:
+            self.problem = ""
             return ChatSettings.from_json(self.info.settings)
         except UsageError as error:
             self.problem = f"the settings of this chat are damaged, so the defaults hold: {error}"
@@ -84,24 +86,33 @@ class Conversation:
         """Other versions of a message, itself included."""
         return siblings(self.turns, message)
 
+    def turn(self, message: int, role: str = "") -> Turn:
+        """A message of any branch. Raises `UsageError`, also when it is not of that role."""
+        turn = next((each for each in self.turns if each.id == message), None)
+        if turn is None or (role and turn.role != role):
+            kind = {"user": "question", "assistant": "answer"}.get(role, "message")
+            raise UsageError(f"message {message}", f"is no {kind} of this chat", "choose another one")
+        return turn
+
     def changed_elsewhere(self) -> bool:
-        """Read the chat again if another window has written to it; whether it has."""
+        """Read the chat again if another window has written to it; whether it has. This one stays on its branch."""
         revision = self._sessions.revision()
         if revision == self._revision:
             return False
-        self._revision = revision
-        before, leaf = len(self.turns), self.info.leaf
+        before = self.info.title, self.info.settings, self.turns
         self._reload()
-        if leaf is not None:
-            self.info = replace(self.info, leaf=leaf)  # this window stays on its branch
-        return len(self.turns) != before
+        self._revision = revision
+        return before != (self.info.title, self.info.settings, self.turns)
 
     # What it would cost
 
     def plan(self, text: str, attached: Sequence[Attachment] = (), instead: int | None = None) -> context.Plan:
         """How a question would be sent, behind the branch or in the place of `instead`: exact tokens, what would go."""
-        before = self.branch() if instead is None else branch(self.turns, self.turn(instead, "user").parent)
-        return self._plan(before, text, attached, self.settings.policy)
+        if instead is None:
+            return self._plan(self.branch(), text, attached, self.settings.policy)
+        old = self.turn(instead, "user")
+        files = [*context.attachments(old), *attached]
+        return self._plan(branch(self.turns, old.parent), text, files, self.settings.policy)
 
     def _plan(self, before: Sequence[Turn], text: str, attached: Sequence[Attachment], policy: Policy) -> context.Plan:
         question: Message = {"role": "user", "content": context.asked(text, attached)}
@@ -121,55 +132,68 @@ class Conversation:
 
         Raises `PromptTooLong` before anything is stored.
         """
-        return (yield from self._ask(self.info.leaf, text, self._readable(attached), policy))
+        yield from self._ask(self.info.leaf, text, attached, policy)
 
-    def edit(self, message: int, text: str, policy: Policy | None = None) -> Events:
-        """Ask another question in the place of `message`, which stays as another branch, and so does its answer."""
+    def edit(
+        self, message: int, text: str, policy: Policy | None = None, attached: Sequence[Attachment] = ()
+    ) -> Events:
+        """Ask another question in the place of `message`, which stays as another branch, and so does its answer.
+
+        The files of `message` go with it again, and then those `attached`.
+        """
         old = self.turn(message, "user")
-        return (yield from self._ask(old.parent, text, context.attachments(old), policy))
+        yield from self._ask(old.parent, text, [*context.attachments(old), *attached], policy)
 
     def regenerate(self, message: int) -> Events:
         """Another answer beside `message`; given a question, another answer to it."""
+        self._stopping.clear()
         turn = self.turn(message)
-        question = turn if turn.role == "user" else self.turn(turn.parent or 0, "user")
-        yield from self._answer(question)
+        yield from self._answer(turn if turn.role == "user" else self._question(turn), Start())
 
     def resume(self, message: int) -> Events:
-        """Go on with an answer that was stopped or cut."""
+        """Go on with an answer that was stopped or cut, by its very tokens if this model wrote it."""
+        self._stopping.clear()
+        self.turn(message, "assistant")
+        with suppress(ResourceError):
+            self._sessions.recover(self.info.id)
+        self._reload()
         answer = self.turn(message, "assistant")
-        self._sessions.reopen(message)
-        yield from self._answer(self.turn(answer.parent or 0, "user"), answer)
+        if answer.state is State.STREAMING:
+            why = "is being written in another window, or was until a moment ago"
+            raise UsageError("this answer", why, "wait ten seconds")
+        tokens = self._tokens(answer)
+        if answer.text or tokens or not answer.reasoning:
+            start = resumed(answer, tokens or self._generator.tokenize(answer.text))
+            yield from self._answer(self._question(answer), start, answer)
+        else:  # thoughts alone, of another model: there is nothing to go on with
+            yield from self._answer(self._question(answer), Start())
 
     def rewrite(self, message: int, text: str) -> Turn:
         """The user's own version of an answer, as a branch beside it; `resume` goes on with it."""
         old = self.turn(message, "assistant")
         turn = self._sessions.add(self.info.id, old.parent, "assistant", text, details={"edited": True})
-        self._reload()
+        self._reload(turn.id)
         return turn
 
     def fork(self, message: int, place: int, token: int) -> Events:
         """A branch beside the answer `message`: its tokens up to `place`, then `token` instead, then what follows."""
+        self._stopping.clear()
         old = self.turn(message, "assistant")
-        rows = old.details.get(TOKENS, [])
-        other = next((each for each in rows[place][3] if each[2] == token), None) if 0 <= place < len(rows) else None
-        if other is None:
+        start = forked(old, place, token)
+        if start is None:
             raise UsageError("branch", f"token {place} of this answer has no such alternative", "choose one of those")
-        kept = [*rows[:place], [token, other[0], other[1], rows[place][3]]]
-        text = _split("".join(row[1] for row in kept))
-        turn = self._sessions.add(self.info.id, old.parent, "assistant", text.answer, state=State.STREAMING)
-        self._sessions.update(turn.id, text.answer, text.reasoning, [row[0] for row in kept])
-        self._reload()
-        start = replace(self.turn(turn.id), details={TOKENS: kept})
-        yield from self._answer(self.turn(old.parent or 0, "user"), start)
+        if not self._tokens(old):  # of another model: its text is what both have in common
+            start = replace(start, tokens=self._generator.tokenize(start.text.shown()[0]), rows=[])
+        yield from self._answer(self._question(old), start)
 
     def choose(self, message: int) -> None:
         """Open the branch that `message` is on, to its newest end."""
-        self._sessions.set_leaf(self.info.id, leaf_below(self.turns, message))
-        self._reload()
+        leaf = leaf_below(self.turns, message)
+        self._sessions.set_leaf(self.info.id, leaf)
+        self._reload(leaf)
 
     def configure(self, settings: ChatSettings) -> None:
         self._sessions.set_settings(self.info.id, settings.to_json())
-        self.settings = settings
         self._reload()
 
     def rename(self, title: str) -> None:
@@ -178,6 +202,7 @@ class Conversation:
 
     def stop(self) -> None:
         """End the running answer; what has arrived is kept. Safe from any thread."""
+        self._stopping.set()
         self._generator.cancel()
 
     # The KV cache
@@ -187,30 +212,34 @@ class Conversation:
         if self._kv is None or not self.turns:
             return
         started = time.perf_counter()
-        path = self._kv.path(self.info.id)
-        tokens = self._generator.restore_state(path)
+        try:
+            tokens = self._generator.restore_state(self._kv.path(self.info.id))
+        except EdgemmError as error:
+            yield Note(f"what the model knew of this chat was not restored, so it reads it again: {error}")
+            return
         if tokens:
-            self._saved = self._read = tokens
+            self._is_saved = True
             yield Note(f"resumed {tokens:,} tokens in {time.perf_counter() - started:.1f} s")
 
     def park(self) -> int:
         """Save the KV cache for the next opening, if it has grown; how many bytes. A full disk is no reason to fail."""
-        if self._kv is None or self._read == self._saved:
+        if self._kv is None or self._is_saved:
             return 0
         try:
             size = self._generator.save_state(self._kv.path(self.info.id))
             self._kv.sweep()
         except EdgemmError:
             return 0
-        self._saved = self._read
+        self._is_saved = True
         return size
 
     # How an answer comes about
 
-    def _ask(
-        self, parent: int | None, text: str, attached: Sequence[Attachment], policy: Policy | None = None
-    ) -> Events:
-        if self.changed_elsewhere():
+    def _ask(self, parent: int | None, text: str, attached: Sequence[Attachment], policy: Policy | None) -> Events:
+        self._stopping.clear()
+        self._check_files(attached)
+        known = {turn.id for turn in self.turns}
+        if self.changed_elsewhere() and any(turn.id not in known for turn in self.turns):
             yield Note("this chat has grown in another window: the new messages are another branch")
         before = branch(self.turns, parent)
         plan = self._plan(before, text, attached, policy or self.settings.policy)
@@ -218,26 +247,35 @@ class Conversation:
             raise _too_long(plan)
         details: dict[str, Any] = {context.ATTACHMENTS: [asdict(each) for each in attached]} if attached else {}
         if plan.dropped:
-            details[context.KEY] = yield from self._cut(plan, before)
+            details[context.KEY] = yield from self._cut(plan, before, context.asked(text, attached))
         turn = self._sessions.add(self.info.id, parent, "user", text, details=details)
+        self._reload(turn.id)
         if not self.info.title:
-            self._sessions.rename(self.info.id, _title(text))
-        self._reload()
-        yield from self._answer(turn)
+            self.rename(_title(" ".join([text, *(each.name for each in attached)])))
+        yield from self._answer(turn, Start())
 
-    def _cut(self, plan: context.Plan, before: Sequence[Turn]) -> Work[dict[str, Any]]:
+    def _cut(self, plan: context.Plan, before: Sequence[Turn], question: str) -> Work[dict[str, Any]]:
         """What is kept with the first question before which turns are left out."""
         count = len(plan.dropped)
-        start = max(turn.id for turn in plan.dropped) + 1
+        sent, summary = context.kept(before)
+        left_out = len(before) - len(sent) + count
         if plan.policy is not Policy.SUMMARISE:
             yield Note(f"the {count} oldest messages are left out from here on: the context is full")
-            return {"start": start, "summary": ""}
+            return context.cut(left_out, summary)
         yield Note(f"the {count} oldest messages are replaced by a summary: the context is full")
-        _, earlier = context.kept(before)
-        asked = context.messages(self.settings.system, earlier, plan.dropped)
-        prompt = self._generator.prompt([*asked, {"role": "user", "content": _SUMMARISE}])
+        rest: Sequence[Turn] = plan.dropped
+        while rest:  # all at once, unless the answers have filled the context
+            room = context.room(self._generator.info.context, _SUMMARY.max_tokens)
+            asked, rest = context.to_summarise(self.settings.system, summary, rest, room, self._count)
+            summary = yield from self._summary(asked)
+        tokens = self._count(context.messages(self.settings.system, summary, sent[count:], question))
+        if tokens > plan.room:
+            raise context.no_summary(f"with it the question has {tokens:,} tokens, {plan.room:,} fit beside an answer")
+        return context.cut(left_out, summary)
+
+    def _summary(self, asked: list[Message]) -> Work[str]:
         text = Splitter()
-        for event in self._generator.generate(prompt.tokens, _SUMMARY):
+        for event in self._events(self._generator.prompt(asked).tokens, _SUMMARY):
             if isinstance(event, Progress):
                 yield event
             elif isinstance(event, Token):
@@ -245,73 +283,104 @@ class Conversation:
             elif event.reason == "cancelled":
                 raise UsageError("question", "the summary was stopped, so nothing was sent", "send it again")
         text.finish()
-        return {"start": start, "summary": text.answer.strip()}
+        if not text.answer.strip() or text.inside:
+            raise context.no_summary("the model wrote none")
+        return text.answer.strip()
 
-    def _answer(self, question: Turn, start: Turn | None = None) -> Events:
-        """Stream an answer to `question`, or what follows `start`."""
-        path = branch(self.turns, question.id)
-        sent, summary = context.kept(path)
-        prompt = self._prompt(context.messages(self.settings.system, summary, sent), start)
+    def _answer(self, question: Turn, start: Start, answer: Turn | None = None) -> Events:
+        """Stream what follows `start`: a new answer to `question`, or more of `answer`."""
+        prompt = self._prompt(question, start)
         sampling = self.settings.sampling()
         if sampling.seed is None:
             sampling = replace(sampling, seed=secrets.randbits(32))
         details = {"sampling": asdict(sampling), "model": asdict(self._facts)}
-        answer = start or self._sessions.add(
-            self.info.id, question.id, "assistant", "", state=State.STREAMING, details=details
-        )
-        self._reload()
-        if prompt.note:
-            yield Note(prompt.note)
-        yield Begun(question, answer)
-        events = self._generator.generate(prompt.tokens, sampling)
-        yield from Growing(self._sessions, answer, details).run(events, self._ended)
+        turn = self._stored(question, start, details) if answer is None else self._reopened(answer)
+        growing = Growing(self._sessions, turn, details, start)
+        try:
+            with growing:
+                self._reload(turn.id if answer is None else None)
+                if prompt.note:
+                    yield Note(prompt.note)
+                yield Begun(question, self.turn(turn.id))
+                yield from growing.grow(self._events(prompt.tokens, sampling))
+        finally:
+            self._reload()
+        if growing.done is not None:
+            yield Ended(self.turn(turn.id), growing.done)
 
-    def _prompt(self, messages: list[Message], start: Turn | None) -> Prompt:
-        if start is None:
-            return self._generator.prompt(messages)
+    def _prompt(self, question: Turn, start: Start) -> Prompt:
+        """What the model reads. Raises `PromptTooLong` where no token more would fit."""
+        sent, summary = context.kept(branch(self.turns, question.id))
+        messages = context.messages(self.settings.system, summary, sent)
         if start.tokens:  # the very tokens, and not what their text would be split into
+            prompt = self._generator.continuation([*messages, {"role": "assistant", "content": ""}])
+            prompt = replace(prompt, tokens=[*prompt.tokens, *start.tokens])
+        else:
             prompt = self._generator.prompt(messages)
-            return replace(prompt, tokens=[*prompt.tokens, *start.tokens])
-        return self._generator.continuation([*messages, {"role": "assistant", "content": start.text}])
+        tokens, room = len(prompt.tokens), self._generator.info.context - 1
+        if tokens > room:
+            why = f"has {tokens:,} tokens with the conversation before it, {room:,} fit"
+            raise PromptTooLong("answer", why, "take a larger --ctx, or ask a new question")
+        return prompt
 
-    def _ended(self, answer: int, done: Done) -> Turn:
-        """An answer is stored: know it."""
-        self._read = done.prompt_tokens + done.generated_tokens
-        self._reload()
-        return self.turn(answer)
-
-    def _readable(self, attached: Sequence[Attachment]) -> Sequence[Attachment]:
-        for each in attached:
-            if each.kind is Kind.IMAGE:
-                why = f"{self._facts.model} reads text alone"
-                raise UsageError(each.name, f"it is a picture, and {why}", "ask `edgemm predict` about pictures")
-        return attached
-
-    def turn(self, message: int, role: str = "") -> Turn:
-        """A message of any branch. Raises `UsageError`, also when it is not of that role."""
-        turn = next((each for each in self.turns if each.id == message), None)
-        if turn is None or (role and turn.role != role):
-            raise UsageError(f"message {message}", f"is no {role or 'message'} of this chat", "choose another one")
+    def _stored(self, question: Turn, start: Start, details: dict[str, Any]) -> Turn:
+        turn = self._sessions.add(self.info.id, question.id, "assistant", "", state=State.STREAMING, details=details)
+        if start.tokens:
+            self._sessions.update(turn.id, *start.text.shown(), start.tokens)
         return turn
 
-    def _reload(self) -> None:
-        self.info = self._sessions.chat(self.info.id)
+    def _reopened(self, answer: Turn) -> Turn:
+        if answer.id not in {turn.id for turn in self.branch()}:
+            self.choose(answer.id)
+        self._sessions.reopen(answer.id)
+        return answer
+
+    def _events(self, tokens: Sequence[int], sampling: Sampling) -> Iterator[Progress | Token | Done]:
+        """The model's events. It is told again of a `stop` that came before it was at work."""
+        self._is_saved = False
+        events = self._generator.generate(tokens, sampling)
+        try:
+            for event in events:
+                if self._stopping.is_set():
+                    self._generator.cancel()
+                yield event
+        finally:
+            if isinstance(events, Stream):
+                events.close()
+
+    def _tokens(self, answer: Turn) -> list[int]:
+        facts = self._facts
+        return tokens_of(answer, facts.model, facts.sha256, self._generator.info.vocabulary)
+
+    def _question(self, answer: Turn) -> Turn:
+        if answer.parent is None:
+            raise UsageError("this answer", "follows no question", "ask one")
+        return self.turn(answer.parent, "user")
+
+    def _check_files(self, attached: Sequence[Attachment]) -> None:
+        for each in attached:
+            if each.kind is Kind.IMAGE:
+                why = f"is a picture, and {self._facts.model} reads text alone"
+                raise UsageError(plain_name(each.name), why, "ask `edgemm predict` about pictures")
+
+    def _reload(self, leaf: int | None = None) -> None:
+        """Read the chat again. This window goes to `leaf`, or stays where it is, whatever another one has opened."""
+        stay, settings = leaf or self.info.leaf, self.info.settings
+        info = self._sessions.chat(self.info.id)
         self.turns = self._sessions.turns(self.info.id)
-
-
-def _split(text: str) -> Splitter:
-    found = Splitter()
-    found.feed(text)
-    return found
+        self.info = replace(info, leaf=stay or info.leaf)
+        if info.settings != settings:
+            self.settings = self._stored_settings()
 
 
 def _title(text: str) -> str:
-    words = " ".join(text.split())
+    words = " ".join(clean(text).split())
     return words if len(words) <= _TITLE else words[: _TITLE - 1].rsplit(" ", 1)[0] + "…"
 
 
 def _too_long(plan: context.Plan) -> PromptTooLong:
+    if plan.alone > plan.room:
+        why = f"has {plan.alone:,} tokens with the system prompt, {plan.room:,} fit beside an answer"
+        return PromptTooLong("question", why, "shorten it, or take a larger --ctx")
     why = f"has {plan.tokens:,} tokens with the conversation before it, {plan.room:,} fit beside an answer"
-    if plan.dropped:
-        return PromptTooLong("question", why, f"let the {len(plan.dropped)} oldest messages go, or take a larger --ctx")
-    return PromptTooLong("question", why, "shorten it, or take a larger --ctx")
+    return PromptTooLong("question", why, f"let the {len(plan.dropped)} oldest messages go, or take a larger --ctx")

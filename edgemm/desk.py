@@ -15,7 +15,7 @@ from edgemm import models, package, paths
 from edgemm.backends import Generator
 from edgemm.chat_settings import ChatSettings
 from edgemm.conversation import Conversation, Facts
-from edgemm.errors import EdgemmError
+from edgemm.errors import DiskFull, EdgemmError
 from edgemm.kv import KvStore
 from edgemm.models import ChatOptions
 from edgemm.sessions import ChatInfo, Sessions, default_path
@@ -72,7 +72,14 @@ class Desk:
         return int(memory()) if memory is not None else 0
 
     def new_chat(self, model: str) -> ChatInfo:
-        return self.sessions.create(model, settings=self.settings.to_json())
+        """Where the disk is full, this chat and the next ones are kept in memory."""
+        settings = self.settings.to_json()
+        try:
+            return self.sessions.create(model, settings=settings)
+        except DiskFull as error:
+            self.problem = f"chats are not saved: {error}"
+            self.sessions = Sessions()
+            return self.sessions.create(model, settings=settings)
 
     def open_chat(self, chat: int, before: Conversation | None = None) -> Conversation:
         """Load the model of the chat, if it is not in memory; the KV cache of the chat `before` is kept.

@@ -111,6 +111,13 @@ def test_chat_keeps_the_conversation(cli: Cli, gguf: Path) -> None:
     assert "never" not in done.stdout
 
 
+def test_a_chat_that_is_not_there_is_one_line(cli: Cli, gguf: Path) -> None:
+    done = cli("chat", "-m", gguf, "--open", 99, stdin="hello\n")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "chat 99" in done.stderr
+
+
 def test_chat_survives_an_error(cli: Cli, gguf: Path) -> None:
     done = cli("chat", "-m", gguf, *GREEDY, stdin=f"{'long ' * 300}\nhello\n/history\n")
     assert done.returncode == 0

@@ -2,11 +2,12 @@
 
 import base64
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from edgemm.tui import clipboard
-from edgemm.tui.stderr_guard import guarded
 
 
 def carried(sequence: str) -> str:
@@ -44,16 +45,32 @@ def test_a_tool_that_fails_is_no_error() -> None:
     assert clipboard.run((sys.executable, "-c", "import sys; assert sys.stdin.read() == 'x'"), "x")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="screens are drawn through another handle there")
-def test_native_prints_go_to_a_log_while_a_screen_is_drawn(capfd: pytest.CaptureFixture[str]) -> None:
-    import os
+def test_a_lone_surrogate_is_copied_as_a_question_mark() -> None:
+    assert carried(clipboard.request("a\ud800b", {})) == "a?b"
 
-    raw = sys.__stderr__
-    with guarded() as log:
-        os.write(2, b"ggml: hello\n")
-        assert sys.__stderr__ is not None
-        sys.__stderr__.write("drawn\n")
-    assert sys.__stderr__ is raw
-    assert log.read_text() == "ggml: hello\n"
-    os.write(2, b"after\n")
-    assert capfd.readouterr().err == "drawn\nafter\n"
+
+@pytest.mark.parametrize(
+    ("here", "environment", "expected"),
+    [
+        (("xclip",), {"DISPLAY": ":0"}, "xclip"),
+        (("wl-copy", "xclip"), {"WAYLAND_DISPLAY": "w"}, "wl-copy"),
+        (("xclip",), {}, ""),
+        (("clip.exe",), {}, "clip.exe"),
+        ((), {"DISPLAY": ":0"}, ""),
+        (("xclip",), {"DISPLAY": ":0", "SSH_TTY": "/dev/pts/1"}, ""),
+    ],
+)
+def test_the_tool_of_this_desktop_is_found(
+    here: tuple[str, ...], environment: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in here:
+        (tmp_path / name).touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert "".join(clipboard.tool(environment)[:1]) == expected
+
+
+def test_a_tool_that_hangs_is_left() -> None:
+    started = time.monotonic()
+    assert not clipboard.run((sys.executable, "-c", "import time; time.sleep(60)"), "x")
+    assert time.monotonic() - started < 10

@@ -1,70 +1,25 @@
 """A chat of the store and its model: nothing said is lost, and every way on makes a branch."""
 
-import threading
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from scripted import ANSWERS, Recorder, finish, last, opened, reopened, texts
 
 from edgemm import context
-from edgemm.answer import TOKENS, Begun, Ended, Events, Grown
+from edgemm.answer import TOKENS, Begun, Ended, Grown
 from edgemm.attachments import Attachment, Kind
-from edgemm.backends import Prompt, Sampling
-from edgemm.backends.fake import FakeGenerator
 from edgemm.chat_settings import ChatSettings, Policy
 from edgemm.conversation import Conversation, Facts
-from edgemm.errors import ModelStopped, PromptTooLong, UsageError
-from edgemm.events import Done, Note, Progress, Token
-from edgemm.kv import KvStore
-from edgemm.prompt import Message
+from edgemm.errors import PromptTooLong, UsageError
+from edgemm.events import Note, Progress
 from edgemm.sessions import Sessions, State
 
-ANSWERS = ["one two three four", "alpha beta", "final"]
-
-
-class Recorder(FakeGenerator):
-    """A scripted model that remembers what it was asked."""
-
-    prompts: list[list[Message]]
-
-    def __init__(self, answers: Sequence[str], **options: Any) -> None:
-        super().__init__(answers, **options)
-        self.prompts, self.asked = [], []
-
-    def prompt(self, messages: Sequence[Message]) -> Prompt:
-        self.prompts.append(list(messages))
-        return super().prompt(messages)
-
-    def generate(self, tokens: Sequence[int], sampling: Sampling) -> Iterator[Progress | Token | Done]:
-        self.asked.append((list(tokens), sampling))
-        return super().generate(tokens, sampling)
+FILE = Attachment("n.txt", Kind.TEXT, "body", 4, "ab")
 
 
 @pytest.fixture
 def sessions() -> Sessions:
     return Sessions()
-
-
-def opened(sessions: Sessions, model: FakeGenerator | None = None, **settings: Any) -> Conversation:
-    chat = sessions.create("fake", settings=ChatSettings(**settings).to_json())
-    return Conversation(sessions, chat.id, model or Recorder(ANSWERS), Facts("fake", "00ff"))
-
-
-def texts(chat: Conversation) -> list[str]:
-    return [turn.text for turn in chat.branch()]
-
-
-def finish(events: Events) -> list[Any]:
-    return list(events)
-
-
-def stop_after(events: Iterable[Any], chat: Conversation, count: int) -> None:
-    for event in events:
-        if isinstance(event, Grown) and len(event.text.split()) >= count:
-            chat.stop()
 
 
 def test_question_and_answer_are_stored_with_what_made_them(sessions: Sessions) -> None:
@@ -88,43 +43,6 @@ def test_the_next_question_carries_what_was_said(sessions: Sessions) -> None:
     finish(chat.send("a"))
     finish(chat.send("b"))
     assert [m["content"] for m in model.prompts[-1]] == ["be kind", "a", "one two three four", "b"]
-
-
-def test_a_stopped_answer_keeps_its_text_and_can_go_on(sessions: Sessions) -> None:
-    model = Recorder(["one two three four five six", "and more"], seconds_per_token=0.06)
-    chat = opened(sessions, model)
-    stop_after(chat.send("a"), chat, 3)
-    answer = chat.branch()[-1]
-    assert answer.state is State.STOPPED
-    assert answer.text.startswith("one two three")
-    stopped, tokens = answer.text, answer.tokens
-    finish(chat.resume(answer.id))
-    [grown] = [turn for turn in chat.turns if turn.role == "assistant"]
-    assert grown.text == f"{stopped}and more"
-    assert grown.state is State.DONE
-    assert model.asked[-1][0][-len(tokens) :] == list(tokens)  # the very tokens, and not their text split again
-
-
-def test_an_abandoned_answer_is_kept(sessions: Sessions) -> None:
-    chat = opened(sessions)
-    events = chat.send("a")
-    for event in events:
-        if isinstance(event, Grown):
-            break
-    events.close()  # type: ignore[attr-defined]
-    [_, answer] = sessions.turns(chat.info.id)
-    assert (answer.text, answer.state) == ("one", State.STOPPED)
-
-
-def test_a_model_that_dies_leaves_what_it_said_and_the_chat_goes_on(sessions: Sessions) -> None:
-    chat = opened(sessions, Recorder(ANSWERS, die_after=2))
-    with pytest.raises(ModelStopped):
-        finish(chat.send("a"))
-    [_, answer] = sessions.turns(chat.info.id)
-    assert (answer.text, answer.state) == ("one two", State.FAILED)
-    again = Conversation(sessions, chat.info.id, Recorder(ANSWERS), Facts("fake"))
-    finish(again.regenerate(answer.id))
-    assert texts(again)[-1] == "one two three four"
 
 
 def test_to_answer_again_and_to_edit_make_versions_and_lose_nothing(sessions: Sessions) -> None:
@@ -224,7 +142,7 @@ def test_one_question_may_have_another_policy(sessions: Sessions) -> None:
 def test_files_go_with_a_question_and_pictures_are_refused(sessions: Sessions) -> None:
     model = Recorder(ANSWERS)
     chat = opened(sessions, model)
-    finish(chat.send("what?", [Attachment("n.txt", Kind.TEXT, "body", 4, "ab")]))
+    finish(chat.send("what?", [FILE]))
     assert "File n.txt:\n```\nbody\n```\n\nwhat?" in model.prompts[-1][0]["content"]
     assert chat.branch()[0].text == "what?"
     with pytest.raises(UsageError, match="picture"):
@@ -245,53 +163,210 @@ def test_two_windows_on_one_chat_make_two_branches(tmp_path: Path) -> None:
         assert texts(second)[-2] == "from two"
 
 
-def test_damaged_settings_do_not_close_a_chat(sessions: Sessions) -> None:
-    chat = sessions.create("fake", settings={"temperature": "hot", "what": 1})
-    opened = Conversation(sessions, chat.id, Recorder(ANSWERS), Facts("fake"))
-    assert opened.settings == ChatSettings()
-    assert "settings" in opened.problem
+def test_a_window_stays_on_its_branch_whatever_another_one_does(tmp_path: Path) -> None:
+    with Sessions(tmp_path / "c.sqlite") as one, Sessions(tmp_path / "c.sqlite") as two:
+        first = opened(one)
+        finish(first.send("a"))
+        mine = texts(first)
+        second = reopened(two, first.info.id)
+        finish(second.send("from two"))
+        assert first.changed_elsewhere()
+        assert not first.changed_elsewhere()
+        assert texts(first) == mine
+        first.rename("mine")
+        assert texts(first) == mine
+        assert len(first.turns) == 4
+        second.configure(ChatSettings(temperature=1.0))
+        assert first.changed_elsewhere()
+        assert first.settings.temperature == 1.0
 
 
-def test_what_streams_is_stored_while_it_does(tmp_path: Path) -> None:
-    path = tmp_path / "c.sqlite"
-    with Sessions(path) as sessions, Sessions(path) as reader:
-        chat = opened(sessions, Recorder(["word " * 60], seconds_per_token=0.03))
-        worker = threading.Thread(target=lambda: finish(chat.send("a")))
-        worker.start()
-        deadline, seen = time.monotonic() + 10, ""
-        while not seen and time.monotonic() < deadline:
-            time.sleep(0.05)
-            seen = next((t.text for t in reader.turns(chat.info.id) if t.role == "assistant"), "")
-        assert 0 < len(seen) < 300
-        chat.stop()
-        worker.join()
+def test_what_another_chat_writes_is_no_change_of_this_one(tmp_path: Path) -> None:
+    with Sessions(tmp_path / "c.sqlite") as one, Sessions(tmp_path / "c.sqlite") as two:
+        first, other = opened(one), opened(two)
+        finish(other.send("a"))
+        assert not first.changed_elsewhere()
+        assert not [e for e in finish(first.send("b")) if isinstance(e, Note)]
 
 
-class Saving(Recorder):
-    """A scripted model with a KV cache that can be saved."""
-
-    def __init__(self, answers: Sequence[str]) -> None:
-        super().__init__(answers)
-        self.info = replace(self.info, can_save=True)
-
-    def save_state(self, path: Path) -> int:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.write_bytes(bytes(100))
-
-    def restore_state(self, path: Path) -> int:
-        return path.stat().st_size if path.is_file() else 0
+def test_a_chat_that_another_window_deletes_says_so(tmp_path: Path) -> None:
+    with Sessions(tmp_path / "c.sqlite") as one, Sessions(tmp_path / "c.sqlite") as two:
+        chat = opened(one)
+        finish(chat.send("a"))
+        two.delete(chat.info.id)
+        with pytest.raises(UsageError, match="deleted"):
+            finish(chat.send("b"))
 
 
-def test_the_kv_cache_is_kept_when_it_has_grown_and_taken_up_again(sessions: Sessions, tmp_path: Path) -> None:
-    kv = KvStore(tmp_path / "kv")
-    chat = opened(sessions)
-    chat = Conversation(sessions, chat.info.id, Saving(ANSWERS), Facts("fake"), kv)
-    assert list(chat.restore()) == []
-    assert chat.park() == 0  # nothing to keep
+def test_an_answer_that_another_window_writes_is_not_gone_on_with(tmp_path: Path) -> None:
+    with Sessions(tmp_path / "c.sqlite") as one, Sessions(tmp_path / "c.sqlite") as two:
+        first = opened(one)
+        events = first.send("a")
+        assert isinstance(next(events), Begun)
+        second = reopened(two, first.info.id)
+        with pytest.raises(UsageError, match="another window"):
+            finish(second.resume(last(second).id))
+        finish(events)
+        second.changed_elsewhere()
+        assert texts(second) == ["a", ANSWERS[0]]
+
+
+def test_what_another_window_added_to_an_answer_is_gone_on_with(tmp_path: Path) -> None:
+    with Sessions(tmp_path / "c.sqlite") as one, Sessions(tmp_path / "c.sqlite") as two:
+        first = opened(one, max_tokens=2)
+        finish(first.send("a"))
+        answer = last(first).id
+        second = reopened(two, first.info.id)
+        finish(first.resume(answer))
+        finish(second.resume(answer))
+        assert texts(second) == ["a", "one twoalpha betaone two"]
+
+
+def test_the_seed_of_an_answer_is_kept_and_given_to_the_model(sessions: Sessions) -> None:
+    model = Recorder(ANSWERS)
+    chat = opened(sessions, model)
+    for _ in range(2):
+        finish(chat.send("a"))
+        assert last(chat).details["sampling"]["seed"] == model.asked[-1][1].seed
+    assert model.asked[0][1].seed != model.asked[1][1].seed
+    chat.configure(ChatSettings(seed=7))
+    finish(chat.regenerate(last(chat).id))
+    assert model.asked[-1][1].seed == 7
+
+
+def test_how_the_parts_of_an_answer_came_about_is_kept(sessions: Sessions) -> None:
+    model = Recorder(ANSWERS)
+    chat = opened(sessions, model, max_tokens=2)
     finish(chat.send("a"))
-    assert chat.park() == 100
-    assert chat.park() == 0  # nothing new
-    again = Conversation(sessions, chat.info.id, Saving(ANSWERS), Facts("fake"), kv)
-    [note] = again.restore()
-    assert note.text.startswith("resumed 100 tokens in ")
-    assert again.park() == 0
+    finish(chat.resume(last(chat).id))
+    finish(chat.resume(last(chat).id))
+    earlier = last(chat).details["earlier"]
+    assert [part["tokens"] for part in earlier] == [2, 4]
+    assert [part["sampling"]["seed"] for part in earlier] == [asked[1].seed for asked in model.asked[:2]]
+    assert last(chat).details["sampling"]["seed"] == model.asked[2][1].seed
+
+
+def test_a_title_is_the_beginning_of_the_first_question(sessions: Sessions) -> None:
+    chat = opened(sessions)
+    finish(chat.send("  What\n is   this?  "))
+    assert chat.info.title == "What is this?"
+    finish(chat.send("and that?"))
+    assert chat.info.title == "What is this?"
+    chat.rename("mine")
+    assert chat.info.title == "mine"
+    long = opened(sessions)
+    finish(long.send("word " * 100))
+    assert len(long.info.title) <= 48
+    assert long.info.title.endswith("word…")
+    mute = opened(sessions)
+    finish(mute.send("", [FILE]))
+    assert mute.info.title == "n.txt"
+
+
+def test_an_edited_question_keeps_its_files_and_gets_more(sessions: Sessions) -> None:
+    model = Recorder(ANSWERS)
+    chat = opened(sessions, model)
+    finish(chat.send("a", [FILE]))
+    question = chat.branch()[0]
+    more = Attachment("m.txt", Kind.TEXT, "more", 4, "cd")
+    plan = chat.plan("b", [more], question.id)
+    finish(chat.edit(question.id, "b", attached=[more]))
+    assert context.attachments(chat.branch()[0]) == [FILE, more]
+    assert plan.tokens == len(model.asked[-1][0])
+
+
+def test_a_plan_counts_what_is_sent(sessions: Sessions) -> None:
+    model = Recorder(["answer", ""])
+    chat = opened(sessions, model, system="be kind")
+    for text in ("a", "b", "c"):  # every other answer is empty, so that two questions go as one
+        plan = chat.plan(text, [FILE])
+        finish(chat.send(text, [FILE]))
+        assert plan.tokens == len(model.asked[-1][0])
+
+
+def test_a_question_that_is_too_long_alone_is_told_from_a_full_context(sessions: Sessions) -> None:
+    chat = opened(sessions, Recorder(["y" * 60], context=400))
+    for i in range(2):
+        finish(chat.send(f"{i} " + "x" * 40))
+    stored = sessions.turns(chat.info.id)
+    with pytest.raises(PromptTooLong, match=r"has \d+ tokens with the conversation before it, 300 fit .* 2 oldest"):
+        finish(chat.send("x" * 80))
+    for policy in Policy:
+        with pytest.raises(PromptTooLong, match=r"has 6\d\d tokens with the system prompt, 300 fit .* shorten it"):
+            finish(chat.send("x" * 600, policy=policy))
+    assert sessions.turns(chat.info.id) == stored
+
+
+def test_a_summary_that_does_not_fit_is_refused_and_nothing_is_stored(sessions: Sessions) -> None:
+    long = Recorder(["y" * 150, "y" * 150, "y" * 150, "s" * 900], context=1200)
+    thinker = Recorder(["y" * 150, "y" * 150, "y" * 150, "<think>hm"], context=1200)
+    for model, why in ((long, r"has 1,\d\d\d tokens, 900 fit"), (thinker, "wrote none")):
+        chat = opened(sessions, model, policy=Policy.SUMMARISE)
+        for i in range(3):
+            finish(chat.send(f"{i} " + "x" * 120))
+        stored = sessions.turns(chat.info.id)
+        with pytest.raises(UsageError, match=f"summary: .*{why}.*nothing was sent") as refused:
+            finish(chat.send("3 " + "x" * 120))
+        assert "\n" not in str(refused.value)
+        assert sessions.turns(chat.info.id) == stored
+
+
+@pytest.mark.parametrize("way", ["stop", "close"])
+def test_a_summary_that_is_stopped_or_abandoned_stores_nothing(sessions: Sessions, way: str) -> None:
+    model = Recorder(["y" * 150, "y" * 150, "y" * 150, "s " * 99], context=1200)
+    chat = opened(sessions, model, policy=Policy.SUMMARISE)
+    for i in range(3):
+        finish(chat.send(f"{i} " + "x" * 120))
+    stored = sessions.turns(chat.info.id)
+    events = chat.send("3 " + "x" * 120)
+    next(event for event in events if isinstance(event, Progress))
+    if way == "close":
+        events.close()  # type: ignore[attr-defined]
+    else:
+        chat.stop()
+        with pytest.raises(UsageError, match="stopped"):
+            finish(events)
+    assert sessions.turns(chat.info.id) == stored
+    assert [turn.state for turn in stored] == [State.DONE] * 6
+
+
+def test_the_prompt_begins_the_same_after_a_cut(sessions: Sessions) -> None:
+    model = Recorder(["y" * 30], context=600)
+    chat = opened(sessions, model, policy=Policy.DROP)
+    finish(chat.send("0 " + "x" * 300))
+    finish(chat.send("1 " + "x" * 100))
+    [question, _, *_] = chat.branch()[-2:]
+    assert question.details[context.KEY] == {"left_out": 2, "summary": ""}
+    for i in range(2):
+        before = model.asked[-1][0]
+        finish(chat.send(f"{i} x"))
+        assert model.asked[-1][0][: len(before)] == before
+        assert last(chat).details["figures"]["reused_tokens"] >= len(before) - 1
+
+
+def test_a_cut_after_a_summary_keeps_the_summary(sessions: Sessions) -> None:
+    model = Recorder(["y" * 150, "y" * 150, "y" * 150, "they met", "z" * 150], context=1200)
+    chat = opened(sessions, model, policy=Policy.SUMMARISE)
+    for i in range(4):
+        finish(chat.send(f"{i} " + "x" * 120))
+    model._answers = ["z" * 150]
+    for i in range(3):
+        finish(chat.send(f"{i} " + "x" * 120, policy=Policy.DROP))
+    cuts = [turn.details[context.KEY] for turn in chat.branch() if context.KEY in turn.details]
+    assert len(cuts) == 2
+    assert cuts[0]["left_out"] < cuts[1]["left_out"]
+    assert [cut["summary"] for cut in cuts] == ["they met", "they met"]
+    assert model.prompts[-1][0]["content"] == "Earlier in this conversation: they met"
+
+
+def test_what_does_not_fit_at_once_is_summarised_in_turns(sessions: Sessions) -> None:
+    model = Recorder(["y" * 150, "y" * 150, "y" * 450, "first", "second", "z"], context=1200)
+    chat = opened(sessions, model, policy=Policy.SUMMARISE)
+    for i in range(3):
+        finish(chat.send(f"{i} " + "x" * 120))
+    finish(chat.send("3 " + "x" * 400))  # all but the question has to go, and that is too long to be read at once
+    assert chat.branch()[-2].details[context.KEY] == {"left_out": 6, "summary": "second"}
+    asked = [[m["content"][:2] for m in prompt] for prompt in model.prompts if "Summarise" in prompt[-1]["content"]]
+    assert asked[-1] == ["Ea", "2 ", "yy", "Su"]
+    assert model.prompts[-1][0]["content"] == "Earlier in this conversation: second"
+    assert texts(chat)[-1] == "z"

@@ -1,14 +1,16 @@
 """The desk: one model in memory, chats that are stored or kept in memory."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from scripted import Saving, finish
 
 from edgemm.backends import Generator
 from edgemm.backends.fake import FakeGenerator
 from edgemm.desk import Desk
 from edgemm.errors import UnknownModel, UsageError
-from edgemm.sessions import default_path
+from edgemm.sessions import Sessions, default_path
 
 
 class Shelf:
@@ -84,3 +86,47 @@ def test_chats_lie_in_the_users_data_folder() -> None:
     desk.new_chat("a")
     desk.close()
     assert default_path().is_file()
+
+
+def test_a_full_disk_keeps_new_chats_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    desk = Desk(opener=Shelf(), path=path)
+    database = desk.sessions._db
+    while not desk.problem:
+        database.execute(f"PRAGMA max_page_count = {database.execute('PRAGMA page_count').fetchone()[0]}")
+        number = desk.new_chat("a" * 5000).id
+    assert "full" in desk.problem
+    desk.sessions.add(number, None, "user", "hello")
+    desk.open_chat(number)
+    desk.close()
+    with Sessions(path) as sessions:
+        assert "hello" not in sessions.prompts()
+
+
+def test_the_kv_cache_of_the_chat_before_is_kept() -> None:
+    desk = Desk(opener=lambda _: Saving(["yes"]))
+    first, second = desk.new_chat("a").id, desk.new_chat("a").id
+    conversation = desk.open_chat(first)
+    finish(conversation.send("hello"))
+    desk.open_chat(second, conversation)
+    assert desk.kv.path(first).is_file()
+    desk.delete(first)
+    assert not desk.kv.path(first).exists()
+    desk.close()
+
+
+def test_one_model_is_loaded_at_a_time() -> None:
+    """Two windows' worth of threads ask for models; never are two in memory."""
+    shelf, most = Shelf(), 0
+    desk = Desk(opener=shelf)
+    chats = [desk.new_chat(f"model {n}").id for n in range(6)]
+
+    def load(chat: int) -> None:
+        nonlocal most
+        desk.open_chat(chat)
+        most = max(most, len(shelf.open))
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(load, chats * 5))
+    assert most == 1
+    desk.close()

@@ -1,65 +1,17 @@
-"""The chat screen as a user drives it, on a scripted model and a real store."""
+"""Asking in the chat screen: what is sent, stopped, queued, answered again, edited, and how full the context is."""
 
-import json
-from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
-from typing import Any
+import itertools
 
 import pytest
+from chat_window import ANSWERS, ask, begin, chat, line, models, opened, said, send, slow, stop, told
 from textual.pilot import Pilot
-from tui_pilot import SIZES, drive, shown, until
+from tui_pilot import SIZES, shown, until
 
-from edgemm import paths
-from edgemm.backends import Generator
-from edgemm.backends.fake import FakeGenerator
-from edgemm.chat_settings import ChatSettings, Policy
+from edgemm.chat_settings import ChatSettings
 from edgemm.desk import Desk
-from edgemm.errors import UnknownModel
 from edgemm.sessions import Sessions, State, default_path
-from edgemm.tui.app import ChatApp
 from edgemm.tui.screens.chat import ChatScreen
-from edgemm.tui.screens.fit import FitScreen
-
-ANSWERS = ["one two three", "alpha beta", "final answer"]
-Script = Callable[[ChatScreen, Pilot[None]], Awaitable[None]]
-
-
-def models(answers: Sequence[str] = ANSWERS, **options: Any) -> Callable[[str], Generator]:
-    def opener(name: str) -> Generator:
-        if name == "missing":
-            raise UnknownModel(name, "is not on this machine", "pull it")
-        return FakeGenerator(answers, **options)
-
-    return opener
-
-
-def chat(script: Script, desk: Desk, size: tuple[int, int] = SIZES[0], number: int | None = None) -> None:
-    """Run `script` on the chat screen of a new window."""
-
-    async def run(app: Any, pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: isinstance(app.screen, ChatScreen) and not app.screen.busy)
-        await script(app.screen, pilot)
-
-    try:
-        drive(ChatApp(desk, "fake", number), run, size)
-    finally:
-        desk.close()
-
-
-async def send(screen: ChatScreen, pilot: Pilot[None], text: str) -> None:
-    screen.prompt.put(text)
-    await pilot.press("enter")
-
-
-async def ask(screen: ChatScreen, pilot: Pilot[None], text: str) -> None:
-    """Send, and wait for the end of the answer."""
-    before = len(screen.turns)
-    await send(screen, pilot, text)
-    await until(pilot, lambda: len(screen.turns) > before and not screen.busy)
-
-
-def said(screen: ChatScreen) -> list[str]:
-    return [turn.text for turn in screen.branch()]
+from edgemm.tui.screens.tokens import TokenScreen
 
 
 @pytest.mark.parametrize("size", [*SIZES, (20, 5)])
@@ -68,32 +20,78 @@ def test_a_question_is_answered_stored_and_counted(size: tuple[int, int]) -> Non
         await ask(screen, pilot, "hello")
         assert said(screen) == ["hello", "one two three"]
         if size != (20, 5):
-            await until(pilot, lambda: "/4,096 tokens" in shown(pilot.app))
+            await told(pilot, "/4,096 tokens")
             assert "one two three" in shown(pilot.app)
             assert "hello — fake" in shown(pilot.app).splitlines()[0]
 
-    chat(script, Desk(opener=models()), size)
+    chat(script, size=size)
     with Sessions(default_path()) as sessions:
         assert [info.title for info in sessions.chats()] == ["hello"]
 
 
+def test_on_the_smallest_terminal_the_answer_and_the_editor_are_left() -> None:
+    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
+        await ask(screen, pilot, "hi")
+        await told(pilot, "cached")
+        await pilot.press("pageup")
+        await told(pilot, "one two three")
+        assert screen.prompt.region.bottom <= 5
+        assert screen.prompt.region.height >= 1
+        await pilot.press("f1")
+        await until(pilot, lambda: pilot.app.screen is not screen)
+        await pilot.press("escape")
+        await until(pilot, lambda: pilot.app.screen is screen)
+
+    chat(script, size=(20, 5))
+
+
+def test_an_answer_can_be_read_while_it_grows() -> None:
+    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
+        await begin(screen, pilot)
+        seen = shown(pilot.app).count("word")
+        await until(pilot, lambda: shown(pilot.app).count("word") > seen + 5)
+        assert line(screen, "status") == "answering — Esc stops"
+        await stop(screen, pilot)
+        await until(pilot, lambda: "/4,096 tokens" in line(screen, "status"))
+
+    chat(script, Desk(opener=slow()))
+
+
+def test_two_quick_enters_ask_once() -> None:
+    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
+        screen.prompt.put("hello")
+        await pilot.press("enter", "enter")
+        await until(pilot, lambda: len(screen.turns) == 2 and not screen.busy)
+        await pilot.pause(0.2)
+        assert said(screen) == ["hello", "one two three"]
+        assert not screen.queue
+
+    chat(script)
+
+
+def test_messages_typed_ahead_are_asked_in_order() -> None:
+    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
+        await pilot.press("a", "enter", "b", "enter", "c", "enter")
+        await until(pilot, lambda: len(screen.turns) == 6 and not screen.busy)
+        assert said(screen)[::2] == ["a", "b", "c"]
+
+    chat(script)
+
+
 def test_escape_stops_an_answer_and_f6_goes_on_with_it() -> None:
     async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
-        await send(screen, pilot, "hello")
-        await until(pilot, lambda: "word word" in shown(pilot.app))
-        await pilot.press("escape")
-        await until(pilot, lambda: not screen.busy)
+        await begin(screen, pilot)
+        await stop(screen, pilot)
         stopped = screen.turns[-1]
         assert stopped.state is State.STOPPED
         assert "F6 goes on" in shown(pilot.app)
         await pilot.press("f6")
         await until(pilot, lambda: screen.busy)
-        await pilot.press("escape")
-        await until(pilot, lambda: not screen.busy)
+        await stop(screen, pilot)
         assert len(screen.turns) == 2
         assert len(screen.turns[-1].text) > len(stopped.text)
 
-    chat(script, Desk(opener=models(["word " * 500], seconds_per_token=0.02)))
+    chat(script, Desk(opener=slow()))
 
 
 def test_messages_wait_for_the_answer_and_come_back_when_it_is_stopped() -> None:
@@ -101,15 +99,45 @@ def test_messages_wait_for_the_answer_and_come_back_when_it_is_stopped() -> None
         await send(screen, pilot, "first")
         await send(screen, pilot, "second")
         await until(pilot, lambda: len(screen.queue) == 1)
+        await until(pilot, lambda: line(screen, "status") == "answering — Esc stops · 1 waiting")
         await until(pilot, lambda: said(screen)[2:3] == ["second"], 20)
         await send(screen, pilot, "third")
         await until(pilot, lambda: len(screen.queue) == 1)
-        await pilot.press("escape")
-        await until(pilot, lambda: not screen.busy)
+        await stop(screen, pilot)
         assert screen.prompt.expanded() == "third"
         assert "third" not in said(screen)
 
     chat(script, Desk(opener=models(["w " * 40], seconds_per_token=0.02)))
+
+
+def test_a_message_that_comes_back_leaves_what_is_being_typed() -> None:
+    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
+        await begin(screen, pilot)
+        await send(screen, pilot, "second")
+        await pilot.press(*"draft")
+        await stop(screen, pilot)
+        assert screen.prompt.expanded().split() == ["second", "draft"]
+
+    chat(script, Desk(opener=slow()))
+
+
+def test_an_edit_that_waits_stays_an_edit() -> None:
+    """Also when another message waits before it."""
+
+    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
+        await begin(screen, pilot)
+        await send(screen, pilot, "plain")
+        await pilot.press("alt+e")
+        await send(screen, pilot, "hello again")
+        await until(pilot, lambda: len(screen.queue) == 2)
+        assert screen.conversation is not None
+        screen.conversation.stop()  # the end of the answer, and no stop by the user
+        await until(pilot, lambda: len(screen.turns) > 2 and screen.branch()[2].text == "plain")
+        screen.conversation.stop()
+        await until(pilot, lambda: said(screen)[0] == "hello again")
+        await stop(screen, pilot)
+
+    chat(script, Desk(opener=slow()))
 
 
 def test_versions_are_made_and_walked_through() -> None:
@@ -121,188 +149,116 @@ def test_versions_are_made_and_walked_through() -> None:
         assert "‹ 2/2 ›" in shown(pilot.app)
         await pilot.press("alt+left")
         await until(pilot, lambda: said(screen) == ["hello", "one two three"])
+        assert "‹ 1/2 ›" in shown(pilot.app)
+        for expected in ("alpha beta", "one two three"):
+            await pilot.press("alt+right")
+            await until(pilot, lambda: said(screen) == ["hello", expected])  # noqa: B023 - awaited in the loop
         await pilot.press("alt+e")
         assert screen.prompt.expanded() == "hello"
         await send(screen, pilot, "hello again")
         await until(pilot, lambda: len(screen.turns) == 5 and not screen.busy)
         assert said(screen) == ["hello again", "final answer"]
-
-    chat(script, Desk(opener=models()))
-
-
-def test_a_chat_is_found_by_its_words_and_opened_again() -> None:
-    desk = Desk(opener=models())
-    other = desk.new_chat("fake").id
-    desk.sessions.add(other, None, "user", "about penguins")
-
-    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
-        await ask(screen, pilot, "hello")
-        await pilot.press("f2", *"penguins")
-        await until(
-            pilot, lambda: "about" in shown(pilot.app) and "hello" not in shown(pilot.app).split("penguins", 2)[1]
-        )
-        await pilot.press("enter")
-        await until(pilot, lambda: pilot.app.screen is screen and screen.chat.id == other)
-        assert said(screen) == ["about penguins"]
-
-    chat(script, desk)
-
-
-def test_a_new_chat_that_was_never_used_leaves_nothing() -> None:
-    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
-        for _ in range(3):
-            await pilot.press("ctrl+n")
-            await until(pilot, lambda: not screen.busy)
-        await pilot.press("ctrl+q")
-
-    chat(script, Desk(opener=models()))
-    with Sessions(default_path()) as sessions:
-        assert sessions.chats() == []
-
-
-def test_a_chat_whose_model_is_gone_can_be_read_and_given_another() -> None:
-    desk = Desk(opener=models())
-    number = desk.new_chat("missing").id
-    desk.sessions.add(number, None, "user", "what I asked")
-
-    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
-        assert "what I asked" in shown(pilot.app)
-        assert "is not on this machine — pull it" in shown(pilot.app)
-        await send(screen, pilot, "waits")
-        assert screen.queue
-        screen.change_model("fake")
-        await until(pilot, lambda: said(screen) == ["what I asked", "waits", "one two three"])
-
-    chat(script, desk, number=number)
-
-
-def test_a_model_that_dies_is_told_and_answers_again() -> None:
-    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
-        await ask(screen, pilot, "hello")
-        assert screen.turns[-1].state is State.FAILED
-        assert "F5 answers again" in shown(pilot.app)
-        assert "as the script says" in shown(pilot.app)
-        await pilot.press("f5")
-        await until(pilot, lambda: said(screen)[-1] == "alpha beta")
-
-    chat(script, Desk(opener=models(die_after=2)))
-
-
-@pytest.mark.parametrize(("keys", "count"), [(("enter",), 8), (("down", "down", "enter"), 6), (("escape",), 6)])
-def test_what_does_not_fit_is_asked_about(keys: tuple[str, ...], count: int) -> None:
-    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
-        for i in range(3):
-            await ask(screen, pilot, f"{i} " + "x" * 40)
-        await send(screen, pilot, "y" * 60)
-        await until(pilot, lambda: isinstance(pilot.app.screen, FitScreen))
-        assert "would have to go" in shown(pilot.app)
-        await pilot.press(*keys)
-        await until(pilot, lambda: pilot.app.screen is screen and not screen.busy and len(screen.turns) == count)
-        assert (screen.prompt.expanded() == "y" * 60) == (count == 6)
-
-    chat(script, Desk(opener=models(["z" * 50], context=480)))
-
-
-def test_settings_hold_for_the_chat() -> None:
-    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
-        await send(screen, pilot, "/set temperature 0.7")
-        await send(screen, pilot, "/set policy drop")
-        await send(screen, pilot, "/system Be brief.")
-        await until(pilot, lambda: screen.settings.system == "Be brief.")
-        assert (screen.settings.temperature, screen.settings.policy) == (0.7, Policy.DROP)
-        await send(screen, pilot, "/set temperature hot")
-        await until(pilot, lambda: "'hot' is not a number in 0..5" in shown(pilot.app))
-        await ask(screen, pilot, "hello")
-
-    chat(script, Desk(opener=models()))
-    with Sessions(default_path()) as sessions:
-        assert ChatSettings.from_json(sessions.chats()[0].settings).system == "Be brief."
-
-
-def test_the_model_is_told_a_file_and_a_picture_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "n.txt").write_text("the secret is 7")
-    (tmp_path / "p.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-
-    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
-        screen.prompt.put("what is it? ", [tmp_path / "n.txt"])
-        await pilot.press("enter")
-        await until(pilot, lambda: len(screen.turns) == 2 and not screen.busy)
-        assert screen.turns[0].details["attachments"][0]["text"] == "the secret is 7"
-        screen.prompt.put("and this? ", [tmp_path / "p.png"])
-        await pilot.press("enter")
-        await until(pilot, lambda: "picture" in shown(pilot.app))
-        assert len(screen.turns) == 2
-
-    chat(script, Desk(opener=models()))
-
-
-def test_a_store_that_cannot_be_written_is_told_and_the_chat_works(tmp_path: Path) -> None:
-    broken = tmp_path / "broken.sqlite"
-    broken.write_bytes(b"no database" * 100)
-
-    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
-        assert "chats are not saved" in shown(pilot.app)
-        await ask(screen, pilot, "hello")
-        assert said(screen) == ["hello", "one two three"]
-
-    chat(script, Desk(opener=models(), path=broken))
-    assert broken.read_bytes() == b"no database" * 100
-
-
-def test_nothing_from_outside_is_markup_or_a_control_sequence() -> None:
-    evil = "[@click=app.quit]x[/] \x1b]52;c;YQ==\a \x9b31m \u202e [/b]"
-    desk = Desk(opener=models([evil]))
-
-    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
-        await ask(screen, pilot, evil)
-        screen.tell(evil)
-        screen.desk.sessions.rename(screen.chat.id, evil)
-        screen.refresh_chat()
-        await pilot.pause(0.1)
-        text = shown(pilot.app)
-        assert "[@click=app.quit]x[/]" in text
-        assert not set(text) & set("\x1b\a\x9b\u202e")
-
-    chat(script, desk)
-
-
-def test_theme_and_keys_are_the_users_own() -> None:
-    path = paths.data() / "screen.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"theme": "nord", "keys": {"chat.regenerate": "ctrl+g"}}))
-
-    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
-        assert pilot.app.theme == "nord"
-        await ask(screen, pilot, "hello")
-        await pilot.press("ctrl+g")
+        await pilot.press("alt+up", "alt+up", "alt+left")  # the other question, with its newest answer
         await until(pilot, lambda: said(screen) == ["hello", "alpha beta"])
-        pilot.app.theme = "gruvbox"
-        await until(pilot, lambda: json.loads(path.read_text())["theme"] == "gruvbox")
+        await pilot.press("escape")
+        assert screen.transcript.selected is None
 
-    chat(script, Desk(opener=models()))
+    chat(script)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"theme": 7, "keys": [1]}', '{"theme": "none"}', "\x00"])
-def test_damaged_preferences_are_ignored(text: str) -> None:
-    path = paths.data() / "screen.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(text)
+def test_a_message_without_another_version_says_so() -> None:
+    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
+        await pilot.press("alt+left")
+        await told(pilot, "no such message is there")
+        await pilot.press("f5")
+        await told(pilot, "no such message is there")
+        await pilot.press("f6")
+        await told(pilot, "no assistant message is there")
+        await ask(screen, pilot, "hello")
+        await pilot.press("alt+right")
+        await told(pilot, "has one version")
 
+    chat(script)
+
+
+def test_an_earlier_question_is_edited_and_a_given_up_edit_changes_nothing() -> None:
+    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
+        await ask(screen, pilot, "first")
+        await ask(screen, pilot, "second")
+        await pilot.press("alt+up", "alt+up", "alt+up", "alt+up", "alt+e")
+        assert screen.prompt.expanded() == "first"
+        await pilot.press("escape")  # chooses no message
+        await pilot.press("escape")  # gives the edit up
+        assert (screen.editing, screen.prompt.expanded()) == (None, "")
+        await ask(screen, pilot, "third")
+        assert said(screen)[::2] == ["first", "second", "third"]
+
+    chat(script)
+
+
+def test_an_answer_is_edited_and_the_model_goes_on_with_it() -> None:
     async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
         await ask(screen, pilot, "hello")
+        await pilot.press("alt+up", "alt+e")
+        assert screen.prompt.expanded() == "one two three"
+        await send(screen, pilot, "my own")
+        await until(pilot, lambda: len(screen.turns) == 3 and not screen.busy)
+        assert said(screen)[-1].startswith("my own")
+        assert "alpha beta" in said(screen)[-1]
+        assert "edited" in shown(pilot.app)
 
-    chat(script, Desk(opener=models()))
+    chat(script)
 
 
-def test_leaving_while_it_answers_keeps_the_text() -> None:
+def test_an_edit_that_does_not_fit_is_still_an_edit() -> None:
     async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
-        await send(screen, pilot, "hello")
-        await until(pilot, lambda: "word word" in shown(pilot.app))
-        await pilot.press("ctrl+q")
-        await until(pilot, lambda: not pilot.app.is_running)
+        await ask(screen, pilot, "hello")
+        await pilot.press("alt+e")
+        await send(screen, pilot, "x" * 1000)
+        await told(pilot, "fit beside an answer")
+        await send(screen, pilot, "shorter")
+        await until(pilot, lambda: len(screen.turns) == 4 and not screen.busy)
+        assert said(screen) == ["shorter", "alpha beta"]
 
-    chat(script, Desk(opener=models(["word " * 500], seconds_per_token=0.02)))
-    with Sessions(default_path()) as sessions:
-        [_, answer] = sessions.turns(sessions.chats()[0].id)
-        assert answer.state is State.STOPPED
-        assert answer.text.startswith("word word")
+    chat(script, Desk(opener=models(context=480)))
+
+
+def test_another_token_makes_a_branch() -> None:
+    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
+        await ask(screen, pilot, "hello")
+        await pilot.press("f7")
+        await opened(pilot, TokenScreen)
+        await pilot.press("right", "enter", "down", "enter")
+        await until(pilot, lambda: len(screen.turns) == 3 and not screen.busy)
+        assert said(screen)[-1].startswith("one two1")
+        await pilot.press("alt+left")
+        await until(pilot, lambda: said(screen)[-1] == "one two three")
+
+    chat(script, Desk(settings=ChatSettings(top_logprobs=3), opener=models()))
+
+
+def test_without_probabilities_the_token_screen_says_how_to_get_them() -> None:
+    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
+        await ask(screen, pilot, "hello")
+        await pilot.press("f7")
+        await told(pilot, "switch them on with F4")
+        assert pilot.app.screen is screen
+
+    chat(script)
+
+
+def test_the_meter_tells_exact_tokens() -> None:
+    """The scripted model takes one token for a byte, so what it must say can be counted here."""
+
+    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
+        def tokens(*texts: str) -> int:
+            roles = itertools.cycle(("user", "assistant"))
+            return len("".join(f"{role}: {text}\n" for role, text in zip(roles, texts, strict=False)) + "assistant: ")
+
+        await until(pilot, lambda: f"{tokens(''):,}/4,096 tokens" in line(screen, "status"))
+        await pilot.press(*"draft")
+        await until(pilot, lambda: f"{tokens('draft')}/4,096 tokens · 5 typed" in line(screen, "status"))
+        await ask(screen, pilot, "hello")
+        await until(pilot, lambda: f"{tokens('hello', ANSWERS[0], '')}/4,096 tokens" in line(screen, "status"))
+
+    chat(script)

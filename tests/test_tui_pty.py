@@ -19,6 +19,7 @@ from conftest import Cli
 from hostile_texts import TEXTS
 from pty_driver import Program, program, scripted, sequences, text
 
+from edgemm.paths import cache
 from edgemm.sessions import Sessions, State, default_path
 
 EDITOR = "attaches a file"
@@ -102,6 +103,17 @@ def test_inline_it_stands_below_what_is_there(tmp_path: Path) -> None:
         it.send("\x11")
         assert it.wait() == 0
         assert b"\x1b[?1049h" not in it.seen
+
+
+def test_a_bug_leaves_the_terminal_as_it_was_and_a_traceback_behind(tmp_path: Path) -> None:
+    with program(scripted(script(tmp_path / "s.json", answers=[[7]]))) as it:
+        it.until(READY)
+        it.send("hello\r")
+        assert it.wait() == 1
+        assert b"ended by a bug" in it.seen
+        assert it.seen.rindex(b"\x1b[?1049l") > it.seen.rindex(b"\x1b[?1049h")
+    assert "TypeError" in (cache() / "stderr.log").read_text("utf-8")
+    assert turns()[0].text == "hello"
 
 
 def test_no_color_means_none(tmp_path: Path) -> None:

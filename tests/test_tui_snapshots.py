@@ -6,22 +6,30 @@ EDGEMM_UPDATE_SNAPSHOTS=1 writes them anew. The README shows two of them.
 import difflib
 import os
 import re
+import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_gguf
 from textual.pilot import Pilot
 from textual.screen import Screen
+from textual.widgets import OptionList
 from tui_pilot import SIZES, drive, until
 
-from edgemm import personas
+from edgemm import catalog, paths, personas
 from edgemm.backends.fake import FakeGenerator
+from edgemm.catalog import Hub, Row
 from edgemm.chat_settings import ChatSettings
 from edgemm.desk import Desk
+from edgemm.fetch import local
+from edgemm.sessions import default_path
 from edgemm.tui.app import ChatApp
+from edgemm.tui.entry import Entry
 from edgemm.tui.screens.chat import ChatScreen
 from edgemm.tui.screens.fit import FitScreen
+from edgemm.tui.screens.models import ModelScreen
 from edgemm.tui.screens.settings import SettingsScreen
 
 FOLDER = Path(__file__).parent / "snapshots"
@@ -44,11 +52,17 @@ def attend(query, keys, values):
 | SmolLM2 135M | 4,096 | 94 MB |
 | Qwen3 0.6B | 4,096 | 470 MB |
 """
+NOON = 1_600_000_000.0 - 1_600_000_000.0 % 86400 + 43200  # the same day in most time zones
+CATALOG = {
+    name: Row(name, "chat", "", 10**8, licence, size, 2 * size, Hub(f"owner/{name}", f"{name}-q4_k_m.gguf"))
+    for name, size, licence in [("small-600m", 397_000_000, "apache-2.0"), ("large-8b", 4_900_000_000, "mit")]
+}
 Show = Callable[[ChatScreen, Pilot[None]], Awaitable[None]]
 
 
 def normal(svg: str) -> str:
-    """Without the random names of styles, and a line for each element."""
+    """Without the random names of styles and the fonts of elsewhere, and a line for each element."""
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
     return re.sub(r"terminal-\d+", "terminal", svg).replace("><", ">\n<")
 
 
@@ -97,6 +111,34 @@ async def fit(screen: ChatScreen, pilot: Pilot[None]) -> None:
     await _push(FitScreen(plan), screen, pilot)
 
 
+async def chats(screen: ChatScreen, pilot: Pilot[None]) -> None:
+    for day, (title, count) in enumerate([("What is a KV cache?", 4), ("数学の宿題", 2), ("A recipe for soup", 12)]):
+        number = screen.desk.new_chat(MODEL).id
+        screen.desk.sessions.rename(number, title)
+        for _ in range(count):
+            screen.desk.sessions.add(number, None, "user", "text")
+        with sqlite3.connect(default_path()) as database:  # a date, for another day tells another time
+            database.execute("UPDATE chat SET updated = ? WHERE id = ?", (NOON - 86400 * day, number))
+        database.close()
+    await pilot.press("f2")
+    await _other(screen, pilot)
+
+
+async def models(screen: ChatScreen, pilot: Pilot[None]) -> None:
+    file = tiny_gguf.write(paths.store().parent / "x-q8_0.gguf")
+    local.gguf_package(file, MODEL, "owner/x", "", "apache-2.0")
+    await _push(ModelScreen(MODEL, free=lambda: 2 << 30), screen, pilot)
+    await until(pilot, lambda: not any("…" in str(o.prompt) for o in pilot.app.screen.query_one(OptionList).options))
+
+
+async def growing(screen: ChatScreen, pilot: Pilot[None]) -> None:
+    """The first part of an answer; the next message waits."""
+    await until(pilot, lambda: "/4,096" in str(screen.query_one("#status").render()))
+    screen.transcript.begin(Entry(1, "assistant", "", name=MODEL))
+    screen.transcript.feed(ANSWER[: ANSWER.index("return")], "The user wants to know two things.")
+    screen.status("answering — Esc stops · 1 waiting")
+
+
 async def _push(shown: Screen[Any], screen: ChatScreen, pilot: Pilot[None]) -> None:
     pilot.app.push_screen(shown)
     await _other(screen, pilot)
@@ -109,8 +151,11 @@ async def _other(screen: ChatScreen, pilot: Pilot[None]) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-@pytest.mark.parametrize("show", [chat, tokens, help, settings, fit], ids=lambda show: show.__name__)
-def test_it_looks_as_it_did(show: Show, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    "show", [chat, growing, tokens, help, chats, models, settings, fit], ids=lambda show: show.__name__
+)
+def test_it_looks_as_it_did(show: Show, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "ROWS", CATALOG)
     desk = Desk(opener=lambda _: FakeGenerator([ANSWER]))
 
     async def script(app: Any, pilot: Pilot[None]) -> None:

@@ -60,3 +60,33 @@ def test_the_meter_and_the_clock() -> None:
     assert view.meter(9000, 4096, 12).endswith("9,000/4,096 tokens · 12 typed")
     told = view.reading(Progress("prefill", 300, 1000, "tokens"), 2.0, 100)
     assert told == "reading the prompt: 300 of 1,000 tokens, 7 s left — Esc stops"
+    assert view.reading(Progress("prefill", 100, 1000, "tokens"), 2.0, 100).endswith("100 of 1,000 tokens — Esc stops")
+    assert view.reading(Progress("prefill", 1000, 1000, "tokens"), 2.0, 0).endswith("1,000 of 1,000 tokens — Esc stops")
+
+
+def test_a_context_of_nothing_and_an_empty_one_have_a_meter() -> None:
+    assert view.meter(0, 0) == "········ 0/0 tokens"
+    assert view.meter(1, 4096).startswith("········ ")
+
+
+def test_what_goes_on_and_what_waits_is_told() -> None:
+    assert view.at_work(True, 0) == "answering — Esc stops"
+    assert view.at_work(True, 2) == "answering — Esc stops · 2 waiting"
+    assert view.at_work(False, 1) == "1 waiting"
+
+
+def test_an_entry_names_its_model_and_its_files() -> None:
+    files = [{"name": "n.txt", "kind": "text", "text": "x", "bytes": 1, "sha256": ""}, {"name": 7}, "x"]
+    asked = turn(1, role="user", details={"attachments": files, "model": {"model": "m"}})
+    answer = turn(2, 1, details={"model": {"model": "m"}, "figures": DONE})
+    first, second = view.entries([asked, answer], 2)
+    assert (first.name, first.attachments, second.name) == ("", ("n.txt",), "m")
+    assert second.figures == view.figures(DONE)
+    growing = view.growing(answer, [asked, answer], "other")
+    assert (growing.name, growing.figures, growing.notes) == ("other", "", ())
+
+
+def test_a_branch_that_is_not_open_is_not_shown() -> None:
+    turns = [turn(1, role="user"), turn(2, 1), turn(3, 1), turn(4, 2, "user")]
+    assert [e.id for e in view.entries(turns, 4)] == [1, 2, 4]
+    assert view.entries(turns, None) == []

@@ -1,8 +1,20 @@
 """PDF files of a few lines, written by hand (ISO 32000-1): one page for each text."""
 
+# The standard security handler; no password gives these two, so every password is wrong.
+_LOCK = f"<< /Filter /Standard /V 1 /R 2 /P -4 /O <{'41' * 32}> /U <{'42' * 32}> >>"
 
-def write(pages: list[str]) -> bytes:
+
+def write(pages: list[str], title: str = "") -> bytes:
     """Each text on a page of its own, in Helvetica; ASCII without parentheses."""
+    return _file(pages, f"/Info << /Title ({title}) >>" if title else "")
+
+
+def encrypted() -> bytes:
+    """A file that asks for a password."""
+    return _file(["secret"], f"/Encrypt {_LOCK} /ID [<{'43' * 16}> <{'43' * 16}>]")
+
+
+def _file(pages: list[str], trailer: str) -> bytes:
     count = len(pages)
     kids = " ".join(f"{3 + 2 * i} 0 R" for i in range(count))
     font = f"{3 + 2 * count} 0 R"
@@ -21,5 +33,5 @@ def write(pages: list[str]) -> bytes:
         places.append(len(body))
         body += f"{number} 0 obj\n{each}\nendobj\n".encode()
     table = "".join(f"{place:010} 00000 n \n" for place in places)
-    end = f"trailer\n<< /Size {len(objects) + 1} /Root 1 0 R >>\nstartxref\n{len(body)}\n%%EOF\n"
+    end = f"trailer\n<< /Size {len(objects) + 1} /Root 1 0 R {trailer} >>\nstartxref\n{len(body)}\n%%EOF\n"
     return body + f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{table}{end}".encode()

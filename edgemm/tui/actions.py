@@ -13,7 +13,7 @@ from textual.app import SystemCommand
 from textual.binding import Binding
 
 from edgemm import commands, personas
-from edgemm.answer import TOKENS, Events
+from edgemm.answer import Events, token_rows
 from edgemm.backends import Sampling
 from edgemm.chat_settings import ChatSettings, Policy
 from edgemm.context import Plan
@@ -23,7 +23,8 @@ from edgemm.sessions import Turn
 from edgemm.tui import shelf
 
 if TYPE_CHECKING:
-    from edgemm.tui.screens.chat import ChatScreen, Draft
+    from edgemm.tui.draft import Draft
+    from edgemm.tui.screens.chat import ChatScreen
 
 _TWICE = 2.0  # seconds between two presses of Ctrl+C that mean to leave
 Run = Callable[["ChatScreen"], None]
@@ -89,7 +90,7 @@ def free(screen: "ChatScreen") -> None:
         raise UsageError("this chat", "the model is at work", "wait, or stop it with Esc")
 
 
-def _chosen(screen: "ChatScreen", role: str = "") -> Turn:
+def chosen(screen: "ChatScreen", role: str = "") -> Turn:
     """The chosen message, else the last one of that role. Raises `UsageError`."""
     path = screen.branch()
     found = [turn for turn in path if screen.transcript.selected in (None, turn.id) and role in ("", turn.role)]
@@ -124,6 +125,7 @@ def delete(screen: "ChatScreen", chat: int) -> None:
     """Delete a chat; in the place of the open one comes a new one."""
     if chat == screen.chat.id:
         free(screen)
+        screen.conversation = None  # its KV cache is not to be kept
         screen.open(screen.desk.new_chat(screen.model).id)
     screen.desk.delete(chat)
 
@@ -157,25 +159,32 @@ def configure(screen: "ChatScreen", settings: ChatSettings) -> None:
 async def help(screen: "ChatScreen") -> None:
     from edgemm.tui.screens.help import HelpScreen
 
-    await screen.app.push_screen_wait(HelpScreen([(row.name, row.help) for row in commands.ROWS]))
+    await screen.app.push_screen_wait(HelpScreen([(row.usage, row.help) for row in commands.ROWS]))
 
 
-async def compare(screen: "ChatScreen") -> None:
+async def compare(other: str, screen: "ChatScreen") -> None:
+    """The model of the chat beside `other`; empty: the last one there is."""
     from edgemm.tui.screens.compare import CompareScreen
 
     free(screen)
     names = [row.name for row in shelf.stock({}) if row.state is shelf.State.READY]
     if not names:
         raise UsageError("compare", "no chat model is on this machine", "F3 downloads one")
+    if other and other not in names:
+        raise UsageError("compare", f"{other} is no chat model on this machine", "F3 shows those that are")
     screen.leave_model()  # one model at a time in memory
     question = next((turn.text for turn in reversed(screen.turns) if turn.role == "user"), "")
     await screen.app.push_screen_wait(
         CompareScreen(
-            names, screen.desk.open_model, left=screen.chat.model, right=names[-1], prompt=question,
+            names, screen.desk.open_model, left=screen.chat.model, right=other or names[-1], prompt=question,
             system=screen.settings.system, sampling=Sampling(),
         )
     )  # fmt: skip
     screen.open(screen.chat.id)
+
+
+def compare_with(screen: "ChatScreen", other: str) -> None:
+    _asking(partial(compare, other))(screen)
 
 
 # Answers and messages
@@ -191,35 +200,37 @@ def ask_what_goes(screen: "ChatScreen", plan: Plan, draft: "Draft", send: "Calla
         if policy is None:
             screen.give_back(draft, "not sent")
         else:
-            screen.run(lambda: send(policy))
+            screen.run(lambda: send(policy), draft)
 
     _asking(ask)(screen)
 
 
 def regenerate(screen: "ChatScreen") -> None:
-    chat, turn = conversation(screen), _chosen(screen)
+    chat, turn = conversation(screen), chosen(screen)
     screen.run(lambda: chat.regenerate(turn.id))
 
 
 def resume(screen: "ChatScreen") -> None:
-    chat, turn = conversation(screen), _chosen(screen, "assistant")
+    chat, turn = conversation(screen), chosen(screen, "assistant")
     screen.run(lambda: chat.resume(turn.id))
 
 
 async def tokens(screen: "ChatScreen") -> None:
     from edgemm.tui.screens.tokens import TokenScreen
 
-    chat, turn = conversation(screen), _chosen(screen, "assistant")
-    if not turn.details.get(TOKENS):
+    chat, turn = conversation(screen), chosen(screen, "assistant")
+    if not (rows := token_rows(turn)):
         raise UsageError("token probabilities", "this answer has none", "switch them on with F4 and answer again (F5)")
-    found = await screen.app.push_screen_wait(TokenScreen(turn.details[TOKENS]))
+    found = await screen.app.push_screen_wait(TokenScreen(rows))
     if found is not None:
         screen.run(lambda: chat.fork(turn.id, *found))
 
 
 def edit(screen: "ChatScreen") -> None:
     """Put the chosen message into the editor; sending it makes a branch."""
-    turn = _chosen(screen, "user" if screen.transcript.selected is None else "")
+    turn = chosen(screen, "user" if screen.transcript.selected is None else "")
+    if screen.editing is None and screen.prompt.expanded().strip():
+        raise UsageError("the editor", "holds a message that was not sent", "send it or delete it first")
     screen.editing = turn.id
     screen.prompt.put(turn.text)
     screen.prompt.focus()
@@ -227,7 +238,7 @@ def edit(screen: "ChatScreen") -> None:
 
 
 def copy(screen: "ChatScreen") -> None:
-    turn = _chosen(screen)
+    turn = chosen(screen)
     screen.app.copy_to_clipboard(turn.text)
     screen.tell(f"copied {len(turn.text):,} characters")
 
@@ -246,7 +257,7 @@ def reasoning(screen: "ChatScreen") -> None:
 
 def sibling(step: int, screen: "ChatScreen") -> None:
     """Show the version of the chosen message before or after this one."""
-    chat, turn = conversation(screen), _chosen(screen)
+    chat, turn = conversation(screen), chosen(screen)
     free(screen)
     versions = [each.id for each in chat.siblings(turn.id)]
     if len(versions) == 1:
@@ -261,7 +272,7 @@ def interrupt(screen: "ChatScreen") -> None:
         screen.app.copy_to_clipboard(selection)
         screen.clear_selection()
         screen.tell(f"copied {len(selection):,} characters")
-    elif screen.busy:
+    elif screen.answering:
         screen.action_stop()
     elif time.monotonic() - screen.warned < _TWICE:
         screen.run_worker(screen.app.action_quit())
@@ -279,7 +290,7 @@ ROWS = (
     Row("regenerate", "f5", "Answer again", _told(regenerate)),
     Row("resume", "f6", "Go on with the answer", _told(resume)),
     Row("tokens", "f7", "Probabilities of the answer's tokens", _asking(tokens)),
-    Row("compare", "f8", "Compare two models", _asking(compare)),
+    Row("compare", "f8", "Compare two models", _asking(partial(compare, ""))),
     Row("previous", "alt+up", "Choose the message above", _told(previous)),
     Row("next", "alt+down", "Choose the message below", _told(following)),
     Row("earlier", "alt+left", "Earlier version of the message", _told(partial(sibling, -1))),

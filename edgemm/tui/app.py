@@ -39,12 +39,12 @@ class ChatApp(App[None]):
 
     def on_mount(self) -> None:
         theme = self._preferences.get("theme")
-        if theme in self.available_themes:
-            self.theme = str(theme)
+        if isinstance(theme, str) and theme in self.available_themes:
+            self.theme = theme
         self.theme_changed_signal.subscribe(self, lambda theme: self._keep("theme", theme.name))
         keys = self._preferences.get("keys")
         if isinstance(keys, dict):
-            self.set_keymap({str(name): str(key) for name, key in keys.items()})
+            self.set_keymap({name: key for name, key in keys.items() if isinstance(key, str) and key.strip(", ")})
         self.push_screen(ChatScreen(self.desk, self.model, self._chat))
 
     async def action_quit(self) -> None:
@@ -73,9 +73,8 @@ class ChatApp(App[None]):
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """What the palette offers: what the chat can do, then what every screen can do."""
-        chat = self.screen_stack[-1]
-        if isinstance(chat, ChatScreen):
-            yield from actions.palette(chat)
+        if isinstance(screen, ChatScreen):
+            yield from actions.palette(screen)
         yield from super().get_system_commands(screen)
 
     def _keep(self, name: str, value: Any) -> None:

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from edgemm.desk import Desk
+from edgemm.errors import EdgemmError
 from edgemm.tui.app import ChatApp
 from edgemm.tui.stderr_guard import guarded
 
@@ -17,10 +18,10 @@ def run(desk: Desk, model: str, chat: int | None, *, inline: bool = False) -> No
     """The chat until the user leaves it. `inline`: below what stands on the terminal, not in its place."""
     _forgive_bad_bytes()
     app = ChatApp(desk, model, chat)
-    with guarded():
+    with guarded() as log:
         app.run(inline=inline)
-    if app.return_code:  # a bug, which Textual has printed
-        sys.exit(app.return_code)
+    if app.return_code:
+        raise EdgemmError("chat", "the screen ended by a bug; what was said is saved", f"its traceback is in {log}")
 
 
 def _forgive_bad_bytes() -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from edgemm import commands, models, personas
 from edgemm.errors import EdgemmError, UsageError
 from edgemm.tui import actions
+from edgemm.tui.draft import Draft
 from edgemm.tui.entry import Entry
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def obey(screen: "ChatScreen", line: str) -> None:
     try:
         command, argument = commands.parse(line)
         if command is commands.ASK:
-            screen.submit_text(argument)
+            screen.submit(Draft(argument))
         else:
             _TABLE[command.name](screen, argument)
     except EdgemmError as error:
@@ -73,8 +74,7 @@ def _schema(screen: "ChatScreen", argument: str) -> None:
 
 
 def _edit(screen: "ChatScreen", argument: str) -> None:
-    actions.edit(screen)
-    screen.submit_text(argument)
+    screen.submit(Draft(argument, instead=actions.chosen(screen, "user").id))
 
 
 def _branch(screen: "ChatScreen", argument: str) -> None:
@@ -120,6 +120,8 @@ def _exit(screen: "ChatScreen", _: str) -> None:
 
 def _list(screen: "ChatScreen", lines: list[str]) -> None:
     """Lines that are said to the user alone; they are no part of the chat."""
+    if screen.answering:  # they would stand below what grows
+        actions.free(screen)
     screen.transcript.append(Entry(-1, "system", "\n".join(f"- {line}" for line in lines), name="edgemm"))
     screen.transcript.to_end()
 
@@ -144,7 +146,7 @@ _TABLE: dict[str, Obey] = {
     "import": _import,
     "schema": _schema,
     "tokens": _action("tokens"),
-    "compare": _action("compare"),
+    "compare": actions.compare_with,
     "rename": _rename,
     "delete": _delete,
     "help": _action("help"),

@@ -20,7 +20,8 @@ def guarded() -> Iterator[Path]:
     """Gives the path of the log."""
     log = paths.cache() / "stderr.log"
     private = os.dup(2)
-    screen = open(private, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - it outlives the block by its descriptor
+    # It outlives the block by its descriptor. What no UTF-8 can hold must not end the thread that draws.
+    screen = open(private, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     before, before_raw = sys.stderr, sys.__stderr__
     target = _opened(log)
     os.dup2(target, 2)

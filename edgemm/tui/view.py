@@ -76,6 +76,12 @@ def reading(progress: Progress, seconds: float, before: int) -> str:
     return f"reading the prompt: {progress.done:,} of {progress.total:,} tokens{left} — Esc stops"
 
 
+def at_work(answering: bool, waiting: int) -> str:
+    """What is going on, and how many messages wait for it."""
+    parts = ["answering — Esc stops"] * answering + [f"{waiting} waiting"] * (waiting > 0)
+    return " · ".join(parts)
+
+
 def _notes(turn: Turn) -> list[str]:
     found = []
     done = turn.details.get("figures")

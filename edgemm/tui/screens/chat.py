@@ -6,7 +6,7 @@ While a model is loaded the chat can be read, and what is sent waits.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,7 @@ from textual.widgets import TextArea
 from textual.worker import WorkerError
 
 from edgemm import attachments, commands
-from edgemm.answer import Begun, Ended, Grown
-from edgemm.attachments import Attachment
+from edgemm.answer import Begun, Ended, Events, Grown
 from edgemm.chat_settings import ChatSettings, Policy
 from edgemm.context import Plan
 from edgemm.conversation import Conversation
@@ -30,30 +29,22 @@ from edgemm.errors import EdgemmError
 from edgemm.events import Note, Progress
 from edgemm.sessions import ChatInfo, Turn, branch
 from edgemm.tui import actions, slash, view
+from edgemm.tui.draft import Draft
 from edgemm.tui.entry import Entry
 from edgemm.tui.screens.frame import Frame, told
 from edgemm.tui.widgets.prompt import Prompt
 
 _METER_PAUSE = 0.25  # seconds without a key before tokens are counted
 _PARK_PAUSE = 1.5  # seconds without work before the KV cache is saved
-Events = Iterator[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A message that waits to be sent."""
-
-    text: str
-    attachments: tuple[Path, ...] = ()
 
 
 class ChatScreen(Frame):
-    """`chat` None: a new chat with `model`, stored when the first message is sent."""
+    """`chat` None: a new chat with `model`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         *actions.BINDINGS,
-        Binding("pageup", "scroll('page_up')", "Scroll up", id="chat.up"),
-        Binding("pagedown", "scroll('page_down')", "Scroll down", id="chat.down"),
+        Binding("pageup", "scroll('page_up')", "Scroll up", id="chat.up", priority=True),
+        Binding("pagedown", "scroll('page_down')", "Scroll down", id="chat.down", priority=True),
         Binding("escape", "stop", "Stop the answer, or choose no message", id="chat.stop"),
     ]
 
@@ -81,18 +72,19 @@ class ChatScreen(Frame):
     def __init__(self, desk: Desk, model: str, chat: int | None) -> None:
         super().__init__()
         self.desk, self.model = desk, model
-        self.info: ChatInfo | None = desk.sessions.chat(chat) if chat is not None else None
+        self._first = chat
+        self.info: ChatInfo | None = None
         self.conversation: Conversation | None = None
         self.queue: list[Draft] = []
         self.editing: int | None = None  # the message that the draft is to take the place of
         self.turns: list[Turn] = []
         self._busy = ""  # what a thread does: "load", "answer" or nothing
         self._stopped = False
+        self._sending: Draft | None = None  # until it is stored
         self._grown = Grown("", "")
         self._reading: tuple[float, int] | None = None  # since when the prompt is read, and how much was read then
         self._counting: Timer | None = None
         self._parking: Timer | None = None
-        self._files: dict[Path, Attachment] = {}
         self.warned = 0.0  # when Ctrl+C was pressed last
 
     # What is on it
@@ -102,9 +94,11 @@ class ChatScreen(Frame):
         self.prompt.set_commands([(row.name, row.help) for row in commands.ROWS])
         self.prompt.set_history(self.desk.sessions.prompts())
         self.prompt.focus()
-        if self.desk.problem:
-            self.tell(self.desk.problem)
-        self.open((self.info or self.desk.new_chat(self.model)).id)
+        try:
+            self.open(self._first or self.desk.new_chat(self.model).id)
+        except EdgemmError as error:  # a chat that is gone or damaged
+            self.open(self.desk.new_chat(self.model).id)
+            self.tell(str(error))
 
     def branch(self) -> list[Turn]:
         return branch(self.turns, self.chat.leaf)
@@ -118,6 +112,10 @@ class ChatScreen(Frame):
         return bool(self._busy)
 
     @property
+    def answering(self) -> bool:
+        return self._busy == "answer"
+
+    @property
     def chat(self) -> ChatInfo:
         assert self.info is not None
         return self.info
@@ -126,11 +124,14 @@ class ChatScreen(Frame):
 
     def open(self, chat: int) -> None:
         """Show a chat, and load its model; the KV cache of the chat before is kept."""
-        before, self.conversation, self.editing = self.conversation, None, None
-        if self.info is not None and self.info.id != chat:
-            self.desk.forget_if_empty(self.info.id)
-        self.info = self.desk.sessions.chat(chat)
-        self._busy = "load"
+        old, before = self.info, self.conversation
+        self._read_chat(chat)  # raises before anything changes
+        self.conversation, self.editing, self._busy = None, None, "load"
+        self.tell(self.desk.problem)
+        if old is not None and old.id != chat:
+            self.desk.forget_if_empty(old.id)
+            while self.queue:  # what waits belongs to the chat before
+                self.give_back(self.queue.pop(), "")
         self.refresh_chat()
         self.status("")
         self._load(chat, before)
@@ -156,7 +157,8 @@ class ChatScreen(Frame):
         self._busy, self.conversation = "", message.conversation
         self.refresh_chat()
         damage = [message.conversation.problem] if message.conversation else []
-        self.tell(" · ".join(filter(None, [*(note.text for note in message.notes), *damage, self.desk.problem])))
+        if news := [*(note.text for note in message.notes), *filter(None, damage)]:
+            self.tell(" · ".join(filter(None, [*news, self.desk.problem])))
         self._count_soon()
         self._next()
 
@@ -168,13 +170,13 @@ class ChatScreen(Frame):
 
     def refresh_chat(self) -> None:
         """Draw the open branch and the title anew."""
-        self._read_chat()
-        self.transcript.show(view.entries(self.turns, self.chat.leaf))
+        self._read_chat(self.chat.id)
+        if not self.answering:  # what grows is on the screen
+            self.transcript.show(view.entries(self.turns, self.chat.leaf))
         self._entitle()
 
-    def _read_chat(self) -> None:
-        self.turns = self.desk.sessions.turns(self.chat.id)
-        self.info = self.desk.sessions.chat(self.chat.id)
+    def _read_chat(self, chat: int) -> None:
+        self.turns, self.info = self.desk.sessions.turns(chat), self.desk.sessions.chat(chat)
 
     def _entitle(self) -> None:
         state = " (loading)" if self._busy == "load" else "" if self.conversation else " (not loaded)"
@@ -188,28 +190,25 @@ class ChatScreen(Frame):
         if message.text.startswith("/"):
             slash.obey(self, message.text)
         else:
-            self.submit(Draft(message.text, message.attachments))
-
-    def submit_text(self, text: str) -> None:
-        self.submit(Draft(text))
+            self.submit(Draft(message.text, message.attachments, self.editing))
 
     def submit(self, draft: Draft) -> None:
         """Send it, or let it wait for the answer before it."""
+        self.editing = None
         self.tell("")
         if self.busy or self.conversation is None:
             self.queue.append(draft)
-            self.status(f"{len(self.queue)} waiting")
+            self.status(view.at_work(self.answering, len(self.queue)))
         else:
             self._send(draft)
 
     def _send(self, draft: Draft) -> None:
-        conversation = self.conversation
+        conversation, message = self.conversation, draft.instead
         assert conversation is not None
         try:
-            attached = [self._file(path) for path in draft.attachments]
-            message, self.editing = self.editing, None
+            attached = [attachments.read(path) for path in draft.attachments]
             if message is not None and conversation.turn(message).role == "assistant":
-                self.run(lambda: conversation.resume(conversation.rewrite(message, draft.text).id))
+                self.run(lambda: conversation.resume(conversation.rewrite(message, draft.text).id), draft)
                 return
             plan = conversation.plan(draft.text, attached, message)
         except EdgemmError as error:
@@ -218,32 +217,29 @@ class ChatScreen(Frame):
 
         def send(policy: Policy | None = None) -> Events:
             if message is not None:
-                return conversation.edit(message, draft.text, policy)
+                return conversation.edit(message, draft.text, policy, attached)
             return conversation.send(draft.text, attached, policy)
 
         if plan.dropped:
             actions.ask_what_goes(self, plan, draft, send)
         else:
-            self.run(send)
-
-    def _file(self, path: Path) -> Attachment:
-        if path not in self._files:
-            self._files[path] = attachments.read(path)
-        return self._files[path]
+            self.run(send, draft)
 
     def give_back(self, draft: Draft, why: str) -> None:
-        """What was not sent stands in the editor again."""
-        self.prompt.put(draft.text, draft.attachments)
+        """What was not sent stands in the editor again, before what is typed there meanwhile."""
+        text = "\n\n".join(filter(None, (draft.text, self.prompt.expanded().strip())))
+        self.prompt.put(text, tuple(dict.fromkeys((*draft.attachments, *self.prompt.attachments))))
+        self.editing = draft.instead or self.editing
         self.tell(why)
 
     # Answers
 
-    def run(self, make: Callable[[], Events]) -> None:
-        """Let the conversation work in a thread, and show what it tells."""
+    def run(self, make: Callable[[], Events], draft: Draft | None = None) -> None:
+        """Let the conversation work in a thread, and show what it tells. `draft` comes back if it cannot be stored."""
         if self.busy:
             self.tell("one answer at a time — Esc stops this one")
             return
-        self._busy, self._stopped = "answer", False
+        self._busy, self._stopped, self._sending = "answer", False, draft
         self._reading = None
         self._work(make)
 
@@ -272,9 +268,16 @@ class ChatScreen(Frame):
             case Note():
                 self.tell(message.event.text)
             case EdgemmError():
-                self.tell(str(message.event))
+                self._failed(message.event)
             case None:
                 self._idle()
+
+    def _failed(self, error: EdgemmError) -> None:
+        draft, self._sending = self._sending, None
+        if draft is not None:
+            self.give_back(draft, str(error))
+        else:
+            self.tell(str(error))
 
     def _read(self, event: Progress) -> None:
         now = time.monotonic()
@@ -284,7 +287,8 @@ class ChatScreen(Frame):
         self.status(view.reading(event, now - since, before))
 
     def _begin(self, event: Begun) -> None:
-        self._read_chat()
+        self._sending = None
+        self._read_chat(self.chat.id)
         self._entitle()
         self.transcript.show(view.entries(self.turns, event.question.id))
         self._grown = Grown(event.answer.text, event.answer.reasoning)
@@ -293,6 +297,9 @@ class ChatScreen(Frame):
 
     def _grow(self, event: Grown) -> None:
         before, self._grown = self._grown, event
+        if self._reading is not None:
+            self._reading = None
+            self.status(view.at_work(self.answering, len(self.queue)))
         if event.text.startswith(before.text) and event.reasoning.startswith(before.reasoning):
             self.transcript.feed(event.text[len(before.text) :], event.reasoning[len(before.reasoning) :])
         else:  # what looked like the answer was its reasoning
@@ -340,7 +347,7 @@ class ChatScreen(Frame):
     def _weigh(self, conversation: Conversation, text: str, paths: tuple[Path, ...]) -> None:
         """Count in a thread: the model splits the text, and may be slow."""
         with suppress(EdgemmError):  # a file that cannot be read is told when the message is sent
-            plan = conversation.plan(text, [self._file(path) for path in paths])
+            plan = conversation.plan(text, [attachments.read(path) for path in paths])
             self.post_message(self.Counted(plan, len(conversation.generator.tokenize(text))))
 
     @on(Counted)
@@ -361,6 +368,7 @@ class ChatScreen(Frame):
 
     async def leave(self) -> None:
         """Stop what runs, keep the KV cache, free the model."""
+        self.queue.clear()
         if self.busy and self.conversation is not None:
             self.conversation.stop()
         with suppress(WorkerError):
@@ -379,11 +387,13 @@ class ChatScreen(Frame):
         getattr(self.transcript, f"action_{how}")()
 
     def action_stop(self) -> None:
-        if self._busy == "answer" and self.conversation is not None:
+        if self.answering and self.conversation is not None:
             self._stopped = True
             self.conversation.stop()
         elif self.transcript.selected is not None:
             self.transcript.select(None)
         else:
             self.tell("")
-            self.editing = None
+            if self.editing is not None:
+                self.editing = None
+                self.prompt.clear_draft()

@@ -29,6 +29,7 @@ class FitScreen(ModalScreen[Policy | None]):
         Vertical { border: round $warning; background: $surface; }
         #what { height: auto; max-height: 10; }
         OptionList { height: auto; border: none; padding: 0; margin-top: 1; background: $surface; }
+        OptionList:focus { border: none; }
         #keys { color: $text-muted; margin-top: 1; }
     }
     """

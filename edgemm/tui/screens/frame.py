@@ -73,10 +73,15 @@ class Frame(Screen[None]):
 
 
 def told(handler: Callable[..., None]) -> Callable[..., None]:
-    """A handler of a screen, with what stands in its way told there: a full disk must not end the screen."""
+    """A handler of a screen, with what stands in its way told there: a full disk must not end the screen.
+
+    It does nothing once the screen has ended: the last events of a thread come that late.
+    """
 
     @wraps(handler)
     def run(screen: Frame, *arguments: Any) -> None:
+        if not screen.is_attached:
+            return
         try:
             handler(screen, *arguments)
         except EdgemmError as error:
