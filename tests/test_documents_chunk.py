@@ -1,6 +1,7 @@
 """Chunks: never longer than the window, at good places, with nothing lost and every line right."""
 
 import re
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -46,6 +47,11 @@ def test_code_is_cut_before_a_definition() -> None:
     assert cut(code, 18)[0].text == code[: code.index("def two")]
 
 
+def test_what_stands_before_a_definition_stays_with_it() -> None:
+    code = "x = 1\n\ny = 2\n\nz = 3\n\nw = 4\n\n\n# about one\n@cached\ndef one():\n    a = b\n    return a\n"
+    assert cut(code, 20)[1].text.lstrip().startswith("# about one\n@cached\ndef one")
+
+
 def test_neighbours_overlap_and_lines_are_right() -> None:
     text = "\n".join(f"line{i} a b c" for i in range(50))
     found = cut(text, 30, line=11)
@@ -64,10 +70,82 @@ def test_a_line_without_an_end_is_cut() -> None:
     assert found[-1].end == 10_000
 
 
+@pytest.mark.parametrize("text", ["ü" * 5000, "長い" * 3000 + "。" + "文" * 5000, "a1" * 9000 + " b"])
+def test_a_word_that_hides_many_tokens_is_cut(text: str) -> None:
+    """As WordPiece does, a word of more than 100 characters is one token, and what is cut from it is many."""
+
+    def pieces(texts: Sequence[str]) -> list[list[Span]]:
+        words = [[match.span() for match in re.finditer(r"\S+", text)] for text in texts]
+        return [
+            [(at, at + 1) for start, end in spans for at in range(start, end)] if len(text) <= 100 else spans
+            for text, spans in zip(texts, words, strict=True)
+        ]
+
+    found = list(chunks(Document("", (Section(text),)), pieces, 40))
+    assert max(len(chunk.text) for chunk in found) <= 40
+    assert "".join(text[chunk.start : chunk.end] for chunk in found) == text
+
+
+def test_a_cut_word_may_have_more_tokens_than_before() -> None:
+    """Seven letters a token, but four where a text begins in the middle of a word."""
+
+    def uneven(texts: Sequence[str]) -> list[list[Span]]:
+        sizes = [4 if text and not text.startswith("x") else 7 for text in texts]
+        return [
+            [(at, min(at + n, len(text))) for at in range(0, len(text), n)]
+            for text, n in zip(texts, sizes, strict=True)
+        ]
+
+    text = "x" + "y" * 3000
+    found = list(chunks(Document("", (Section(text),)), uneven, 21))
+    assert all(len(uneven([chunk.text])[0]) <= 20 for chunk in found)
+    assert "".join(text[chunk.start : chunk.end] for chunk in found) == text
+
+
 def test_long_headings_leave_room_for_the_text() -> None:
     document = Document("t " * 100, (Section("word " * 100, Place(), ("h " * 100,)),))
     for chunk in chunks(document, count, 40):
         assert len(count([chunk.embedded_text()])[0]) <= 40
+
+
+def test_a_chunk_of_a_sheet_names_its_own_rows() -> None:
+    text = "\n".join(f"r{n} a b c" if n % 5 else "" for n in range(40))
+    section = Section(text, Place(sheet="Costs", cells="C11:F50"), ("Costs",))
+    found = list(chunks(Document("t", (section,)), count, 24))
+    assert len(found) > 5
+    for chunk in found:
+        first, last = (int(row) - 11 for row in re.findall(r"\d+", chunk.place.cells))
+        assert chunk.text.strip() == "\n".join(text.split("\n")[first : last + 1]).strip()
+        assert chunk.text.split()[0] == f"r{first}" or first == 0
+
+
+def test_a_long_section_is_tokenised_in_pieces_and_cut_as_if_it_were_not() -> None:
+    asked: list[int] = []
+
+    def counted(texts: Sequence[str]) -> list[list[Span]]:
+        asked.extend(map(len, texts))
+        return count(texts)
+
+    text = "\n".join(f"line {n} of a long text" for n in range(40_000))
+    found = list(chunks(Document("t", (Section(text, Place(line=1)),)), counted, 50))
+    assert max(asked) <= 200_000
+    assert all(before.start < after.start < before.end for before, after in pairwise(found))
+    assert found[-1].place.end_line == 40_000
+    whole = sorted(len(chunk.text) for chunk in found)
+    assert whole[10] > 100  # no stumps where pieces end
+
+
+def test_no_overlap_is_said_twice() -> None:
+    text = "\n\n".join(" ".join(f"p{i}w{j}" for j in range(i % 30)) for i in range(60))
+    found = list(chunks(Document("", (Section(text),)), count, 20, overlap=0))
+    assert "".join(chunk.text for chunk in found) == text
+
+
+@pytest.mark.parametrize("text", ["\n" * 500_000 + "  x\n" * 9000, "a" + " " * 500_000 + "b" * 500_000 + ". c" * 9000])
+def test_blank_runs_take_no_time_that_grows_with_the_square(text: str) -> None:
+    started = time.process_time()
+    assert len(cut(text, 50, line=1)) > 100
+    assert time.process_time() - started < 10  # about 1 s
 
 
 TEXTS = st.text(st.sampled_from("ab .\n,é中-_"), max_size=300)

@@ -2,13 +2,18 @@
 
 import hashlib
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tiny_office import xlsx
 
-from edgemm.documents import Document, Found, Reader, Refused
+from edgemm.documents import Document, Found, Reader, Refused, walk
+from edgemm.documents.child import answer
 from edgemm.documents.kinds import Kind, of_name
 from edgemm.documents.reader import Limits
 
@@ -81,15 +86,95 @@ def test_a_document_that_takes_too_long_is_refused_and_its_child_replaced(tmp_pa
     assert "takes longer than 1.5 s" in str(results[1].document)
 
 
-def test_a_child_that_dies_is_replaced(tmp_path: Path, reader: Reader) -> None:
+def test_a_child_that_dies_while_it_is_idle_costs_no_file(tmp_path: Path, reader: Reader) -> None:
     good = file(tmp_path / "good.md", b"good")
-    assert isinstance(next(iter(reader.read([good]))).document, Document)
-    children = [reader._idle.get() for _ in range(2)]
-    for child in children:
-        if child is not None:
-            child._process.kill()
-            child._process.wait()
-        reader._idle.put(child)
-    results = list(reader.read([good] * 4))
-    assert sum(isinstance(r.document, Document) for r in results) >= 3
     assert all(isinstance(r.document, Document) for r in reader.read([good] * 4))
+    for child in reader._children:
+        os.kill(child.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        child._process.wait()
+    assert all(isinstance(r.document, Document) for r in reader.read([good] * 4))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit is set there")
+def test_a_child_that_native_code_ends_is_replaced_and_says_why(tmp_path: Path) -> None:
+    """Two cells in opposite corners: calamine asks for half a terabyte, and its allocator ends the process."""
+    corners = file(tmp_path / "corners.xlsx", xlsx({"A1": "x", "XFD1048576": "y"}))
+    good = file(tmp_path / "good.md", b"good")
+    with Reader(1) as reader:
+        results = list(reader.read([corners, good]))
+    assert results[0].document == Refused("needs more memory than a document may take")
+    assert isinstance(results[1].document, Document)
+
+
+def test_a_closed_reader_ends_what_it_reads_at_once(tmp_path: Path) -> None:
+    slow = file(tmp_path / "slow.html", b"<p>" + b"<a b=c d>" * 6_000_000)
+    reader = Reader(1, Limits(seconds=60, memory=4 << 30))
+    done = threading.Thread(target=lambda: list(reader.read([slow])))
+    done.start()
+    while not reader._children:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    started = time.monotonic()
+    reader.close()
+    done.join(10)
+    assert not done.is_alive()
+    assert time.monotonic() - started < 5
+    assert not reader._children
+
+
+def test_a_reader_that_is_left_begins_nothing_more(tmp_path: Path, reader: Reader) -> None:
+    files = [file(tmp_path / f"{n}.md") for n in range(50)]
+    asked = iter(files)
+    for _ in reader.read(asked):
+        break
+    assert len(list(asked)) >= 40
+
+
+def test_the_kind_that_was_read_is_told(tmp_path: Path, reader: Reader) -> None:
+    [result] = reader.read(
+        [
+            file(tmp_path / "a.pdf", b"\xff\xd8\xff no picture"),
+        ]
+    )
+    assert isinstance(result.document, Refused)
+    [result] = reader.read([file(tmp_path / "a.docx", xlsx({"B2": "x"}))])
+    assert result.found.kind is Kind.SHEET
+    assert isinstance(result.document, Document)
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    path.write_bytes(b"a line of text\n" * 2_000_000)
+    request = {"path": str(path), "name": path.name, "kind": "text", "most": 1 << 26}
+    stop = threading.Event()
+
+    def grow() -> None:
+        with open(path, "ab", buffering=0) as out:
+            while not stop.is_set():
+                out.write(b"x\n")
+
+    writer = threading.Thread(target=grow)
+    writer.start()
+    try:
+        header, _ = answer(request)
+    finally:
+        stop.set()
+        writer.join()
+    assert header == {"refused": "changed while it was read"}
+
+
+def test_more_text_than_a_document_may_have_is_refused_with_both_numbers(tmp_path: Path, reader: Reader) -> None:
+    long = file(tmp_path / "long.txt", b"a line of text\n" * 2_400_000)
+    [result] = reader.read([long])
+    assert result.document == Refused("holds 36 M characters of text, at most 34 M are read")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
+def test_a_name_of_any_bytes_is_opened_and_its_title_is_text(tmp_path: Path, reader: Reader) -> None:
+    (tmp_path / os.fsdecode(b"bad\xff.txt")).write_text("text")
+    [each] = walk(tmp_path)
+    assert isinstance(each, Found)
+    [result] = reader.read([each])
+    assert result.found.name == os.fsdecode(b"bad\xff.txt")
+    assert isinstance(result.document, Document)
+    assert result.document.title == "bad\ufffd.txt"

@@ -6,7 +6,7 @@ _LOCK = f"<< /Filter /Standard /V 1 /R 2 /P -4 /O <{'41' * 32}> /U <{'42' * 32}>
 
 def write(pages: list[str], title: str = "") -> bytes:
     """Each text on a page of its own, in Helvetica; ASCII without parentheses."""
-    return _file(pages, f"/Info << /Title ({title}) >>" if title else "")
+    return _file(pages, f"/Info {len(pages) * 2 + 4} 0 R", f"<< /Title ({title}) >>")
 
 
 def encrypted() -> bytes:
@@ -14,7 +14,7 @@ def encrypted() -> bytes:
     return _file(["secret"], f"/Encrypt {_LOCK} /ID [<{'43' * 16}> <{'43' * 16}>]")
 
 
-def _file(pages: list[str], trailer: str) -> bytes:
+def _file(pages: list[str], trailer: str, information: str = "<< >>") -> bytes:
     count = len(pages)
     kids = " ".join(f"{3 + 2 * i} 0 R" for i in range(count))
     font = f"{3 + 2 * count} 0 R"
@@ -28,6 +28,7 @@ def _file(pages: list[str], trailer: str) -> bytes:
         )
         objects.append(f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream")
     objects.append("<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>")
+    objects.append(information)
     body, places = b"%PDF-1.4\n", []
     for number, each in enumerate(objects, 1):
         places.append(len(body))

@@ -4,6 +4,7 @@ Parsers are native code and large libraries fed with files of strangers. Whateve
 says so and goes on with the next file.
 """
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -11,44 +12,57 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edgemm.backends.frames import read_frame, write_frame
+from edgemm.backends.frames import Frame, read_frame, write_frame
 from edgemm.documents.kinds import Kind, of_bytes
 from edgemm.documents.parsers import parser
-from edgemm.documents.records import Unreadable, to_json
+from edgemm.documents.records import Unreadable, pack
 
 _TEXT = 32 << 20  # characters of one document
 
 
 def limit_memory(size: int) -> None:
-    """Let the address space grow to `size` bytes (not on Windows, where no such limit is set)."""
+    """Let the address space grow to `size` bytes, and write no core file.
+
+    Windows has no such limit, and macOS takes it without heeding it: there the limits of file and time hold alone.
+    """
     if sys.platform == "win32":
         return
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (min(size, hard) if hard != resource.RLIM_INFINITY else size, hard))
+    with contextlib.suppress(OSError, ValueError):  # macOS may refuse it as well
+        resource.setrlimit(resource.RLIMIT_AS, (min(size, hard) if hard != resource.RLIM_INFINITY else size, hard))
 
 
-def answer(request: dict[str, Any]) -> dict[str, Any]:
+def answer(request: dict[str, Any]) -> Frame:
     """The document of a request, or why there is none."""
     try:
-        data = _bytes(Path(request["path"]), int(request["most"]))
-        kind = of_bytes(data[:16], Kind(request["kind"]))
-        document = parser(kind)(data, request["name"])
-        if sum(len(section.text) for section in document.sections) > _TEXT:
-            raise Unreadable(f"holds more than {_TEXT >> 20} M characters of text")
-        return {"hash": hashlib.sha256(data).hexdigest(), "document": to_json(document)}
+        return _document(request)
     except Unreadable as error:
-        return {"refused": str(error)}
+        why = str(error)
     except OSError as error:
-        return {"refused": (error.strerror or str(error)).lower()}
+        why = (error.strerror or str(error)).lower()
     except MemoryError:
-        return {"refused": "needs more memory than a document may take"}
+        why = "needs more memory than a document may take"
     except RecursionError:
-        return {"refused": "is nested too deeply"}
-    except Exception as error:  # of a parser that met what it did not expect
-        return {"refused": f"damaged ({type(error).__name__})"}
+        why = "is nested too deeply"
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # of a parser that met what it did not expect; a panic of Rust is no Exception
+        why = f"damaged ({type(error).__name__})"
+    return {"refused": " ".join(why.split())[:200]}, b""
+
+
+def _document(request: dict[str, Any]) -> Frame:
+    data = _bytes(Path(request["path"]), int(request["most"]))
+    kind = of_bytes(data, Kind(request["kind"]))
+    document = parser(kind)(data, request["name"])
+    length = sum(len(section.text) for section in document.sections)
+    if length > _TEXT:
+        raise Unreadable(f"holds {length / 1e6:,.0f} M characters of text, at most {_TEXT / 1e6:,.0f} M are read")
+    header, raw = pack(document)
+    return {"hash": hashlib.sha256(data).hexdigest(), "kind": kind, **header}, raw
 
 
 def _bytes(path: Path, most: int) -> bytes:
@@ -77,7 +91,8 @@ def main() -> None:
         if request["op"] == "limit":
             limit_memory(int(request["memory"]))
         else:
-            write_frame(outbox, {"event": "reply", **answer(request)})
+            header, raw = answer(request)
+            write_frame(outbox, {"event": "reply", **header}, raw)
 
 
 if __name__ == "__main__":

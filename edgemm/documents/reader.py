@@ -1,14 +1,16 @@
 """Reads files in a few child processes, each file with limits of time and memory; a child that fails is replaced."""
 
 import queue
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 from edgemm.backends.process import ChildProcess
-from edgemm.documents.records import Document, Refused, from_json
+from edgemm.documents.kinds import Kind
+from edgemm.documents.records import Document, Refused, unpack
 from edgemm.documents.walk import Found
 
 _CHILD = "edgemm.documents.child"
@@ -25,7 +27,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """`hash` is the sha256 of the bytes that were read; "" for a refused file."""
+    """`hash` is the sha256 of the bytes that were read; "" for a refused file.
+
+    The kind in `found` is that of the bytes, where they say something else than the name.
+    """
 
     found: Found
     document: Document | Refused
@@ -40,26 +45,32 @@ class Reader:
         self._idle: queue.SimpleQueue[ChildProcess | None] = queue.SimpleQueue()
         for _ in range(self._workers):
             self._idle.put(None)
+        self._starting = threading.Lock()
+        self._children: set[ChildProcess] = set()
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="edgemm-read")
         self._closed = False
 
     def read(self, files: Iterable[Found]) -> Iterator[Result]:
         """In the order of `files`."""
         waiting: deque[Future[Result]] = deque()
-        for found in files:
-            waiting.append(self._pool.submit(self._one, found))
-            if len(waiting) >= 2 * self._workers:
+        try:
+            for found in files:
+                waiting.append(self._pool.submit(self._one, found))
+                if len(waiting) >= 2 * self._workers:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        finally:  # Ctrl-C, and callers that stop: what has not begun never will
+            for future in waiting:
+                future.cancel()
 
     def close(self) -> None:
-        self._closed = True
+        """End the children at once, those too that are at work."""
+        with self._starting:
+            self._closed = True
+        for child in list(self._children):
+            child.kill()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        while not self._idle.empty():
-            child = self._idle.get()
-            if child is not None:
-                child.kill()
 
     def __enter__(self) -> "Reader":
         return self
@@ -70,22 +81,32 @@ class Reader:
     def _one(self, found: Found) -> Result:
         child = self._idle.get()
         try:
-            child = child or self._start()
-            result = self._ask(child, found)
+            child = child if child and not child.dead else self._start(child)
+            return self._ask(child, found)
         except queue.Empty:
-            result = Result(found, Refused(f"takes longer than {self._limits.seconds:g} s"))
+            return Result(found, Refused(f"takes longer than {self._limits.seconds:g} s"))
         except _Gone as error:
-            result = Result(found, Refused(f"its reader ended ({error})"))
-        if isinstance(result.document, Refused) and child is not None and (child.dead or not child.finished):
-            child.kill()
-            child = None
-        self._idle.put(child)
-        return result
+            return Result(found, Refused(str(error)))
+        finally:
+            if child is not None and not child.finished:
+                self._end(child)
+                child = None
+            self._idle.put(child)
 
-    def _start(self) -> ChildProcess:
-        child = ChildProcess(_CHILD)
+    def _start(self, dead: ChildProcess | None) -> ChildProcess:
+        if dead is not None:
+            self._end(dead)
+        with self._starting:
+            if self._closed:
+                raise _Gone("the reader was closed")
+            child = ChildProcess(_CHILD)
+            self._children.add(child)
         child.write({"op": "limit", "memory": self._limits.memory})
         return child
+
+    def _end(self, child: ChildProcess) -> None:
+        self._children.discard(child)
+        child.kill()
 
     def _ask(self, child: ChildProcess, found: Found) -> Result:
         child.begin(0)
@@ -93,12 +114,19 @@ class Reader:
         child.write({"op": "read", **request})
         frame = child.read(self._limits.seconds)
         if frame is None:
-            raise _Gone(child.last_words().removeprefix("model stopped: "))
-        reply = frame[0]
-        if "refused" in reply:
-            return Result(found, Refused(reply["refused"]))
-        return Result(found, from_json(reply["document"]), reply["hash"])
+            child.finished = False
+            raise _Gone("the reader was closed" if self._closed else _last_words(child))
+        header, raw = frame
+        if "refused" in header:
+            return Result(found, Refused(header["refused"]))
+        return Result(replace(found, kind=Kind(header["kind"])), unpack(header, raw), header["hash"])
 
 
 class _Gone(Exception):
-    """The child has ended."""
+    """The child has ended; the text says why."""
+
+
+def _last_words(child: ChildProcess) -> str:
+    words = child.last_words().removeprefix("model stopped: ")
+    is_memory = "memory allocation of" in words or "bad_alloc" in words
+    return "needs more memory than a document may take" if is_memory else f"its reader ended ({words})"

@@ -6,17 +6,18 @@ file.
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgemm.documents.kinds import Kind, of_name
 
-_RULES = (".gitignore", ".edgemmignore")
+_RULES = (".gitignore", ".edgemmignore")  # the later one has the last word
 _MAX_RULES = 1 << 20  # bytes of one such file
 _NEVER = {"__pycache__", "node_modules", "site-packages", "venv", "target", "dist", "build"}
 _DEEPEST = 100
+_Above = tuple[tuple[int, int], ...]  # device and inode of each folder around, and of the folder itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,42 +33,75 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """What is there and is not read: "symbolic link", "pipe, device or socket", "cannot be listed"."""
+    """What is there and is not read: "symbolic link", "pipe, device or socket", "cannot be listed: ...".
+
+    `name` of a folder ends with a slash.
+    """
 
     name: str
     why: str
 
 
-def walk(root: Path) -> Iterator[Found | Skipped]:
-    """In the order of names. Files of kinds that nobody reads, hidden ones and ignored ones are passed over."""
-    yield from _folder(root, "", [], 0)
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """The `extra` ones, then those of each folder from the outermost on, with its name."""
+
+    extra: Any
+    files: tuple[tuple[str, Any], ...] = ()
+
+    def of(self, name: str) -> bool | None:
+        """Whether it is ignored, by the innermost rules that have a word about it; None: none has."""
+        found = self.extra.check_file(name).include
+        for prefix, spec in reversed(self.files):
+            if found is not None:
+                break
+            found = spec.check_file(name[len(prefix) :]).include
+        return None if found is None else bool(found)
+
+    def within(self, prefix: str, entries: list[os.DirEntry[str]]) -> "_Rules":
+        here = {entry.name: entry for entry in entries if entry.name in _RULES}
+        specs = [(prefix, _spec(_lines(here[name]))) for name in _RULES if name in here]
+        return _Rules(self.extra, (*self.files, *specs)) if specs else self
 
 
-def _folder(folder: Path, prefix: str, rules: list[tuple[str, Any]], depth: int) -> Iterator[Found | Skipped]:
+def walk(root: Path, *, extra: Iterable[str] = ()) -> Iterator[Found | Skipped]:
+    """In the order of names. Files of kinds that nobody reads, hidden ones and ignored ones are passed over.
+
+    `extra`: rules of the caller, written as in .gitignore, which win over those of the files.
+    """
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        facts = root.stat()
+    except OSError as error:
+        yield Skipped(".", f"cannot be listed: {(error.strerror or '').lower()}")
+        return
+    yield from _folder(root, "", _Rules(_spec(extra)), ((facts.st_dev, facts.st_ino),))
+
+
+def _folder(folder: Path, prefix: str, rules: _Rules, above: _Above) -> Iterator[Found | Skipped]:
+    try:
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
     except OSError as error:
         yield Skipped(prefix or ".", f"cannot be listed: {(error.strerror or '').lower()}")
         return
-    rules = rules + [(prefix, spec) for entry in entries if entry.name in _RULES and (spec := _spec(entry))]
+    rules = rules.within(prefix, entries)
     for entry in entries:
         if entry.name.startswith("."):
             continue
         name = prefix + entry.name
         try:
-            yield from _entry(entry, name, rules, depth)
+            yield from _entry(entry, name, rules, above)
         except OSError as error:
             yield Skipped(name, (error.strerror or "cannot be read").lower())
 
 
-def _entry(entry: os.DirEntry[str], name: str, rules: list[tuple[str, Any]], depth: int) -> Iterator[Found | Skipped]:
+def _entry(entry: os.DirEntry[str], name: str, rules: _Rules, above: _Above) -> Iterator[Found | Skipped]:
     if entry.is_symlink() or getattr(entry, "is_junction", bool)():
-        if not _ignored(name, rules):
+        if not rules.of(name):
             yield Skipped(name, "symbolic link")
     elif entry.is_dir(follow_symlinks=False):
-        if entry.name not in _NEVER and depth < _DEEPEST and not _ignored(name + "/", rules):
-            yield from _folder(Path(entry.path), name + "/", rules, depth + 1)
-    elif (kind := of_name(entry.name)) is not None and not _ignored(name, rules):
+        yield from _subfolder(entry, name + "/", rules, above)
+    elif (kind := of_name(entry.name)) is not None and not rules.of(name):
         facts = entry.stat(follow_symlinks=False)
         if stat.S_ISREG(facts.st_mode):
             yield Found(Path(entry.path), name, facts.st_size, facts.st_mtime_ns, kind)
@@ -75,22 +109,47 @@ def _entry(entry: os.DirEntry[str], name: str, rules: list[tuple[str, Any]], dep
             yield Skipped(name, "pipe, device or socket")
 
 
-def _ignored(name: str, rules: list[tuple[str, Any]]) -> bool:
-    """The innermost file of rules that has a word about it decides, as in git."""
-    for prefix, spec in reversed(rules):
-        found = spec.check_file(name[len(prefix) :]).include
-        if found is not None:
-            return bool(found)
-    return False
+def _subfolder(entry: os.DirEntry[str], name: str, rules: _Rules, above: _Above) -> Iterator[Found | Skipped]:
+    ignored = rules.of(name)
+    facts = entry.stat(follow_symlinks=False)
+    key = (facts.st_dev, facts.st_ino)
+    if ignored:
+        return
+    if entry.name in _NEVER and ignored is None:
+        yield Skipped(name, "folder of caches or of what was built")
+    elif facts.st_ino and key in above:
+        yield Skipped(name, "the same folder as one around it")
+    elif len(above) > _DEEPEST:
+        yield Skipped(name, f"below {_DEEPEST} other folders")
+    else:
+        yield from _folder(Path(entry.path), name, rules, (*above, key))
 
 
-def _spec(entry: os.DirEntry[str]) -> Any:
+def _lines(entry: os.DirEntry[str]) -> list[str]:
+    try:
+        if not entry.is_file(follow_symlinks=False) or entry.stat(follow_symlinks=False).st_size > _MAX_RULES:
+            return []
+        return Path(entry.path).read_text("utf-8-sig", "replace").split("\n")
+    except OSError:
+        return []
+
+
+def _spec(lines: Iterable[str]) -> Any:
+    """A line that is no rule is passed over, as git does; the others hold."""
+    import pathspec
+
+    lines = list(lines)
+    try:
+        return pathspec.GitIgnoreSpec.from_lines(lines)
+    except ValueError:
+        return pathspec.GitIgnoreSpec.from_lines([line for line in lines if _is_rule(line)])
+
+
+def _is_rule(line: str) -> bool:
     import pathspec
 
     try:
-        if not entry.is_file(follow_symlinks=False) or entry.stat(follow_symlinks=False).st_size > _MAX_RULES:
-            return None
-        lines = Path(entry.path).read_text("utf-8", "replace").splitlines()
-        return pathspec.GitIgnoreSpec.from_lines(lines)
-    except (OSError, ValueError):
-        return None
+        pathspec.GitIgnoreSpec.from_lines([line])
+    except ValueError:
+        return False
+    return True

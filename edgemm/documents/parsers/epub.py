@@ -1,29 +1,50 @@
 """EPUB books: their chapters in reading order, each as HTML (EPUB 3.3, the package document)."""
 
-from posixpath import dirname, join, normpath
+from collections.abc import Iterator
+from posixpath import basename, dirname, join, normpath
 from urllib.parse import unquote
+from xml.etree.ElementTree import Element
 
-from edgemm.documents.parsers.archive import Archive
+from edgemm.documents.decode import declared_text_of
+from edgemm.documents.parsers.archive import Archive, local
 from edgemm.documents.parsers.html import read
 from edgemm.documents.records import Document, Section, Unreadable
 
-_CONTAINER = "META-INF/container.xml"
-_OPF, _DC = "{http://www.idpf.org/2007/opf}", "{http://purl.org/dc/elements/1.1/}"
+_CONTAINER, _ENCRYPTION = "META-INF/container.xml", "META-INF/encryption.xml"
 
 
 def epub(data: bytes, name: str) -> Document:
     archive = Archive(data)
-    root = archive.xml(_CONTAINER).find(".//{*}rootfile")
-    place = root.get("full-path", "") if root is not None else ""
+    roots = (each for each in archive.xml(_CONTAINER).iter() if local(each) == "rootfile")
+    place = next((root.get("full-path", "") for root in roots), "")
     package = archive.xml(place)
-    files = {item.get("id"): item.get("href", "") for item in package.iter(f"{_OPF}item")}
-    chapters = [files[ref.get("idref")] for ref in package.iter(f"{_OPF}itemref") if ref.get("idref") in files]
+    parts = list(dict.fromkeys(_chapters(package, dirname(place))))
+    locked = _encrypted(archive)
+    readable = [part for part in parts if part in archive.names and part not in locked]
+    if not readable and locked.intersection(parts):
+        raise Unreadable("encrypted: its chapters are locked (DRM)")
     sections: list[Section] = []
-    for chapter in chapters:
-        path = normpath(join(dirname(place), unquote(chapter)))
-        if path in archive.names:
-            sections += read(archive.read(path).decode("utf-8", "replace")).sections
+    for part in readable:
+        sections += read(declared_text_of(archive.read(part))).sections
     if not sections:
         raise Unreadable("no text in it")
-    title = package.find(f".//{_DC}title")
-    return Document((title.text if title is not None else "") or name.rsplit("/", 1)[-1], tuple(sections))
+    left_out = len(parts) - len(readable)
+    notes = (f"{left_out:,} of {len(parts):,} chapters are missing or encrypted",) if left_out else ()
+    title = next((each.text for each in package.iter() if local(each) == "title"), "")
+    return Document(" ".join((title or "").split()) or basename(name), tuple(sections), notes)
+
+
+def _chapters(package: Element, folder: str) -> Iterator[str]:
+    """Members of the archive, in reading order."""
+    items = {each.get("id"): each.get("href", "") for each in package.iter() if local(each) == "item"}
+    for each in package.iter():
+        if local(each) == "itemref" and each.get("idref") in items:
+            yield normpath(join(folder, unquote(items[each.get("idref")])))
+
+
+def _encrypted(archive: Archive) -> set[str]:
+    """Members that are encrypted; among them may be fonts alone, which says nothing of the text."""
+    if _ENCRYPTION not in archive.names:
+        return set()
+    found = archive.xml(_ENCRYPTION).iter()
+    return {normpath(unquote(each.get("URI", ""))) for each in found if local(each) == "CipherReference"}

@@ -3,15 +3,16 @@
 import re
 from html.parser import HTMLParser
 
-from edgemm.documents.decode import text_of
+from edgemm.documents.decode import declared_text_of
 from edgemm.documents.records import Document, Place, Section
 
-_HIDDEN = {"script", "style", "noscript", "template", "svg", "math", "iframe", "object", "head"}
+_HIDDEN = {"script", "style", "noscript", "template", "svg", "math", "iframe", "object"}
 _BLOCKS = {
     *("p", "div", "section", "article", "main", "header", "footer", "aside", "nav", "ul", "ol", "dl", "dt", "dd"),
     *("table", "tr", "pre", "blockquote", "figure", "figcaption", "form", "hr", "br", "li", "address", "details"),
 }
 _LEVELS = {f"h{n}": n for n in range(1, 7)}
+_TITLE = 200  # characters of a heading
 _BLANKS = re.compile(r"[ \t\r\f\v]+")
 _EMPTY = re.compile(r"\n\s*\n\s*")
 
@@ -32,16 +33,18 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "title":
-            self._in_title = not self.title
+            self._in_title = not self.title and not self._hidden
+        elif tag == "body":
+            self._hidden = 0  # whatever was left open before
         elif tag in _HIDDEN:
             self._hidden += 1
         elif tag in _LEVELS:
             self._close()
-            self._level, self._heading = _LEVELS[tag], []
+            self._level = _LEVELS[tag]
         elif tag in _BLOCKS:
-            self._text.append("\n- " if tag == "li" else "\n")
+            self._here().append("\n- " if tag == "li" else "\n")
         elif tag in ("td", "th"):
-            self._text.append("\t")
+            self._here().append("\t")
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "title":
@@ -50,28 +53,33 @@ class Reader(HTMLParser):
             self._hidden = max(0, self._hidden - 1)
         elif tag in _LEVELS and self._level:
             title = " ".join("".join(self._heading).split())
-            self._path = [(level, text) for level, text in self._path if level < self._level] + [(self._level, title)]
+            self._path = [(level, text) for level, text in self._path if level < self._level]
+            self._path.append((self._level, title[:_TITLE]))
             self._text.append(f"{title}\n")
-            self._level = 0
+            self._level, self._heading = 0, []
         elif tag in _BLOCKS:
-            self._text.append("\n")
+            self._here().append("\n")
 
     def handle_data(self, data: str) -> None:
         if self._in_title:
             self.title += data
-        elif self._hidden:
-            return
-        elif self._level:
-            self._heading.append(data)
-        else:
-            self._text.append(data)
+        elif not self._hidden:
+            self._here().append(data)
+
+    def parse_marked_section(self, i: int, report: bool = True) -> int:
+        """As browsers do, up to the next ">"; the library fails on those that word processors write."""
+        return self.rawdata.find(">", i) + 1 or -1
 
     def finish(self) -> None:
         self.close()
-        self._text += self._heading if self._level else []
         self._close()
 
+    def _here(self) -> list[str]:
+        return self._heading if self._level else self._text
+
     def _close(self) -> None:
+        self._text += self._heading  # one that was never closed: text like any other
+        self._level, self._heading = 0, []
         text = _EMPTY.sub("\n\n", _BLANKS.sub(" ", "".join(self._text))).strip()
         if text:
             self.sections.append(Section(text, Place(), tuple(title for _, title in self._path if title)))
@@ -79,7 +87,7 @@ class Reader(HTMLParser):
 
 
 def html(data: bytes, name: str) -> Document:
-    reader = read(text_of(data))
+    reader = read(declared_text_of(data))
     title = " ".join(reader.title.split()) or name.rsplit("/", 1)[-1]
     return Document(title, tuple(reader.sections))
 
