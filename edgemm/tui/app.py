@@ -3,7 +3,10 @@
 What happens in a chat is the affair of screens/chat.py. Nothing here opens a model or a socket.
 """
 
+import asyncio
 import json
+import os
+import signal
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -30,10 +33,14 @@ class ChatApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = []
     CSS = """
     ToastRack { margin-bottom: 4; }
+    *:nocolor > .option-list--option-highlighted, *:nocolor > .completion--chosen { text-style: bold underline; }
+    *:nocolor > .text-area--selection, *:nocolor > .input--selection, Screen:nocolor > .screen--selection {
+        text-style: reverse;
+    }
     """
 
     def __init__(self, desk: Desk, model: str, chat: int | None = None) -> None:
-        super().__init__()
+        super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)  # else Textual's no colour is grey
         self.desk, self.model, self._chat = desk, model, chat
         self._preferences = _preferences()
 
@@ -45,7 +52,13 @@ class ChatApp(App[None]):
         keys = self._preferences.get("keys")
         if isinstance(keys, dict):
             self.set_keymap({name: key for name, key in keys.items() if isinstance(key, str) and key.strip(", ")})
+        with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, and another thread than the first
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._end)
         self.push_screen(ChatScreen(self.desk, self.model, self._chat))
+
+    def _end(self) -> None:
+        """Told to end by the system, leave as a user does: the terminal is left as it was."""
+        self.run_worker(self.action_quit())
 
     async def action_quit(self) -> None:
         """Leave; the KV cache of the open chat is kept."""
