@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from chat_window import ask, begin, chat, line, models, opened, send, slow, stop, told
 from textual.pilot import Pilot
+from textual.widgets import OptionList
 from tui_pilot import SIZES, shown, until
 
 from edgemm.chat_settings import ChatSettings, Policy
@@ -53,7 +54,7 @@ def test_a_summary_stands_for_what_does_not_fit() -> None:
 def test_the_question_of_what_goes_begins_with_the_chats_own_choice(policy: Policy) -> None:
     async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
         await fill(screen, pilot)
-        highlighted = pilot.app.screen.query_one("OptionList").highlighted  # type: ignore[attr-defined]
+        highlighted = pilot.app.screen.query_one(OptionList).highlighted
         assert highlighted == [Policy.DROP, Policy.SUMMARISE].index(policy)
         await pilot.press("escape")
         await told(pilot, "not sent")
@@ -147,3 +148,45 @@ def test_the_page_keys_scroll_the_chat_while_one_types() -> None:
         assert screen.prompt.expanded() == "draftx"
 
     chat(script, Desk(opener=models(["\n\n".join(f"line {n}" for n in range(60))])))
+
+
+def test_a_question_that_never_fits_comes_back() -> None:
+    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
+        await ask(screen, pilot, "hello")
+        await send(screen, pilot, "y" * 2000)
+        await until(pilot, lambda: isinstance(pilot.app.screen, FitScreen) or line(screen, "notice"))
+        if isinstance(pilot.app.screen, FitScreen):
+            await pilot.press("enter")
+        await until(pilot, lambda: "fit beside an answer" in line(screen, "notice"))
+        await until(pilot, lambda: not screen.busy)
+        assert screen.prompt.expanded() == "y" * 2000
+        assert len(screen.turns) == 2
+
+    chat(script, Desk(opener=models(context=480)))
+
+
+def test_a_summary_that_is_stopped_brings_the_question_back() -> None:
+    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
+        for i in range(3):
+            await ask(screen, pilot, f"{i} " + "x" * 100)
+        await send(screen, pilot, "y" * 200)
+        await opened(pilot, FitScreen)
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: screen.busy)
+        await pilot.press("escape")
+        await until(pilot, lambda: not screen.busy)
+        assert len(screen.turns) == 6
+        assert screen.prompt.expanded() == "y" * 200
+        assert "nothing was sent" in line(screen, "notice")
+
+    answers = ["z" * 50, "z" * 50, "z" * 50, "they met " * 100]
+    chat(script, Desk(opener=models(answers, context=960, seconds_per_token=0.01)))
+
+
+def test_a_question_of_what_goes_on_a_small_terminal_can_be_answered() -> None:
+    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
+        await fill(screen, pilot)
+        await pilot.press("enter")
+        await until(pilot, lambda: len(screen.turns) == 8 and not screen.busy)
+
+    chat(script, Desk(opener=models(["z" * 50], context=480)), (20, 5))

@@ -86,6 +86,7 @@ def test_the_list_while_an_answer_grows_does_not_end_its_growing() -> None:
         await until(pilot, lambda: pilot.app.screen is screen)
         seen = shown(pilot.app).count("word")
         await until(pilot, lambda: shown(pilot.app).count("word") > seen + 10)
+        assert screen.busy, "it is seen before its end"
         assert "another window" not in shown(pilot.app)
         await stop(screen, pilot)
 

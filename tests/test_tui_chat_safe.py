@@ -10,6 +10,8 @@ from textual.widgets import OptionList
 from tui_pilot import shown, until
 
 from edgemm.desk import Desk
+from edgemm.errors import UsageError
+from edgemm.events import Note
 from edgemm.sessions import Sessions, State, default_path
 from edgemm.tui.screens.chat import ChatScreen
 
@@ -85,3 +87,22 @@ def test_a_stopped_prefill_leaves_an_answer_that_can_go_on() -> None:
         assert screen.turns[-1].state is State.STOPPED
 
     chat(script, Desk(opener=slow()))
+
+
+def test_news_that_come_after_the_end_are_dropped() -> None:
+    """A thread posts its last ones while the screen goes."""
+    ended: list[ChatScreen] = []
+
+    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
+        await ask(screen, pilot, "hello")
+        ended.append(screen)
+        await pilot.press("ctrl+q")
+        await until(pilot, lambda: not pilot.app.is_running)
+
+    chat(script)
+    [screen] = ended
+    screen.desk = Desk(opener=models())
+    for event in (None, Note("late"), UsageError("a", "b", "c")):
+        screen._worked(ChatScreen.Worked(event))
+    screen._ready(ChatScreen.Ready(screen.chat.id, None, [Note("late")]))
+    screen.desk.close()
