@@ -11,7 +11,7 @@ from conftest import ROOT
 # Each name may import from its own row and from the rows above it.
 LAYERS = (
     ("errors", "events"),
-    ("settings", "paths", "device", "drafts", "manifest", "package", "catalog"),
+    ("settings", "paths", "device", "drafts", "manifest", "package", "catalog", "words", "sqlite"),
     ("guard", "tokenizer", "prompt", "image", "fetch"),
     ("backends",),
     (

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemm import device, guard
+from edgemm.backends.onnx_bytes import one_node
 from edgemm.errors import BadFile
 
 CPU = "CPUExecutionProvider"
@@ -111,7 +112,7 @@ def _open(path: Path, int8: bool, lean: bool, threads: int) -> Any:
         return _session(path, int8, threads, configs)
 
 
-def _session(path: Path, int8: bool, threads: int, configs: dict[str, str]) -> Any:
+def _session(path: Path | bytes, int8: bool, threads: int, configs: dict[str, str]) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -126,8 +127,34 @@ def _session(path: Path, int8: bool, threads: int, configs: dict[str, str]) -> A
     disabled = _SLOWER_ON_CPU if providers == [CPU] else None
     try:
         return onnxruntime.InferenceSession(
-            str(path), sess_options=options, providers=providers, disabled_optimizers=disabled
+            path if isinstance(path, bytes) else str(path),
+            sess_options=options,
+            providers=providers,
+            disabled_optimizers=disabled,
         )
     except Exception as error:  # onnxruntime's classes are private, and differ between releases
         reason = str(error).splitlines()[0][:200]
         raise BadFile(path, f"onnxruntime cannot load it ({reason})", "convert or pull the model again") from error
+
+
+_INT8, _INT32 = 3, 6  # TensorProto.DataType
+_PRODUCTS = one_node(
+    "MatMulInteger",
+    [("rows", _INT8, ("count", "width")), ("columns", _INT8, ("width", "queries"))],
+    ("products", _INT32, ("count", "queries")),
+    opset=10,
+)
+
+
+class Int8Scan:
+    """Dot products of many int8 rows with a few int8 columns: one MatMulInteger. Safe to call from several threads.
+
+    Where `device.saturates_int8()`, columns within -63..63 are exact; larger ones may overflow.
+    """
+
+    def __init__(self) -> None:
+        self._session = _session(_PRODUCTS, True, 1, {})
+
+    def products(self, rows: NDArray[np.int8], columns: NDArray[np.int8]) -> NDArray[np.int32]:
+        """int32 (count, queries) of `rows`, int8 (count, width), and `columns`, int8 (width, queries)."""
+        return self._session.run(None, {"rows": rows, "columns": columns})[0]  # type: ignore[no-any-return]

@@ -8,12 +8,11 @@ import re
 import sqlite3
 import unicodedata
 
-from edgemm.sessions.database import UNSPACED, spaced
-from edgemm.sessions.records import MARK, UNMARK, Hit, clean
+from edgemm import words
+from edgemm.sessions.records import MARK, UNMARK, Hit
+from edgemm.words import UNSPACED
 
-_MAX_WORDS, _MAX_CHARACTERS = 32, 1000  # of a query; the rest would hardly narrow it
 _BEFORE, _WIDTH = 30, 140  # characters of a snippet: before the match, and in all
-_WORD = re.compile(r"[^\W_]")
 _CONTROL = re.compile(r"[\x00-\x20\x7f]+")
 
 # A message that is still being written is not indexed: it would be indexed anew at every save.
@@ -44,7 +43,7 @@ def remove_chat(db: sqlite3.Connection, chat: int) -> None:
 
 def find(db: sqlite3.Connection, query: str, limit: int) -> list[Hit]:
     """Newest first. Nothing is found by a query without a visible character."""
-    terms = _CONTROL.sub(" ", clean(query[:_MAX_CHARACTERS])).split()[:_MAX_WORDS]
+    terms = words.terms(query)
     if not terms:
         return []
     where, values = _conditions(terms)
@@ -58,28 +57,28 @@ def find(db: sqlite3.Connection, query: str, limit: int) -> list[Hit]:
 
 def _conditions(terms: list[str]) -> tuple[list[str], list[str]]:
     """Words are looked up in the index; a term of signs alone, which it does not hold, in the texts."""
-    words = [f'"{spaced(term)}"' for term in (t.replace('"', " ") for t in terms) if _WORD.search(term)]
-    if words and _WORD.match(terms[-1][-1]):
-        words[-1] += "*"
-    signs = ["%{}%".format(re.sub(r"([\\%_])", r"\\\1", term)) for term in terms if not _WORD.search(term)]
-    where = [_MATCH] * bool(words) + [_LIKE] * len(signs)
-    return where, [" AND ".join(words)] * bool(words) + [sign for sign in signs for _ in range(2)]
+    phrases = [words.phrase(term) for term in terms if words.has_word(term)]
+    if phrases and words.has_word(terms[-1][-1]):
+        phrases[-1] += "*"
+    signs = ["%{}%".format(re.sub(r"([\\%_])", r"\\\1", term)) for term in terms if not words.has_word(term)]
+    where = [_MATCH] * bool(phrases) + [_LIKE] * len(signs)
+    return where, [" AND ".join(phrases)] * bool(phrases) + [sign for sign in signs for _ in range(2)]
 
 
 def _pattern(terms: list[str]) -> "re.Pattern[str]":
     """What to mark in a folded text."""
     *whole, last = map(_fold, terms)
-    patterns = [*(_term_pattern(term, False) for term in whole), _term_pattern(last, bool(_WORD.match(last[-1])))]
+    patterns = [*(_term_pattern(term, False) for term in whole), _term_pattern(last, words.has_word(last[-1]))]
     return re.compile("|".join(patterns))
 
 
 def _term_pattern(term: str, unfinished: bool) -> str:
-    words = re.findall(r"[^\W_]+", term)
-    if not words:
+    parts = re.findall(r"[^\W_]+", term)
+    if not parts:
         return re.escape(term)
-    body = r"[\W_]+".join(map(re.escape, words))
-    start = "" if re.match(f"[{UNSPACED}]", words[0]) else r"(?<![^\W_])"
-    end = "" if unfinished or re.match(f"[{UNSPACED}]", words[-1][-1]) else r"(?![^\W_])"
+    body = r"[\W_]+".join(map(re.escape, parts))
+    start = "" if re.match(f"[{UNSPACED}]", parts[0]) else r"(?<![^\W_])"
+    end = "" if unfinished or re.match(f"[{UNSPACED}]", parts[-1][-1]) else r"(?![^\W_])"
     return start + body + end
 
 
