@@ -14,12 +14,13 @@ _HOME = {
     "Classifier": "edgemm.classify",
     "EdgemmError": "edgemm.errors",
     "Embedder": "edgemm.embed",
+    "Index": "edgemm.library",
     "VisionModel": "edgemm.vision",
     "fuse": "edgemm.fusion",
     "open_model": "edgemm.models",
 }
 
-__all__ = ["Chat", "Classifier", "EdgemmError", "Embedder", "VisionModel", "fuse", "open_model"]
+__all__ = ["Chat", "Classifier", "EdgemmError", "Embedder", "Index", "VisionModel", "fuse", "open_model"]
 
 if TYPE_CHECKING:
     from edgemm.chat import Chat
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from edgemm.embed import Embedder
     from edgemm.errors import EdgemmError
     from edgemm.fusion import fuse
+    from edgemm.library import Index
     from edgemm.models import open_model
     from edgemm.vision import VisionModel
 

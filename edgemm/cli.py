@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgemm import __version__, terminal
+from edgemm.catalog import EMBED_MODEL
 from edgemm.cli_chat import Json, TaskModel, Threads, chat, prepare, run
+from edgemm.cli_index import index, search
 from edgemm.errors import Cancelled, EdgemmError
 from edgemm.events import Progress
 
 if TYPE_CHECKING:
     from edgemm.package import Package
 
-EMBED_MODEL = "all-minilm-l6-v2"
 _INTERRUPTED = Cancelled("edgemm", "interrupted", "run the command again to go on")
 
 app = typer.Typer(
@@ -39,6 +40,8 @@ app = typer.Typer(
 
 app.command()(run)
 app.command()(chat)
+app.add_typer(index, name="index")
+app.command()(search)
 
 
 @app.callback()

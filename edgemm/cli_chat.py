@@ -12,12 +12,12 @@ import typer
 
 from edgemm import plain, terminal
 from edgemm.backends import Sampling
+from edgemm.catalog import CHAT_MODEL
 from edgemm.errors import Cancelled, UsageError
 
 if TYPE_CHECKING:
     from edgemm.chat import Chat
 
-CHAT_MODEL = "smollm2-135m-instruct"
 DEFAULT = Sampling()
 
 ChatModel = Annotated[str, typer.Option("--model", "-m", help="A chat package, catalog name or .gguf file.")]

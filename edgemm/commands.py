@@ -18,7 +18,8 @@ from edgemm.chat_settings import LIMITS, MAX_SCHEMA, ChatSettings, Policy
 from edgemm.chat_settings import parse as parse_number
 from edgemm.conversation import Conversation
 from edgemm.errors import BadFile, UsageError, disk_errors
-from edgemm.sessions import MARK, UNMARK, ChatInfo, Hit, Sessions, Turn, branch, siblings
+from edgemm.sessions import ChatInfo, Hit, Sessions, Turn, branch, siblings
+from edgemm.snippets import MARK, UNMARK
 
 OFF = "off"
 _SHOWN = 72  # characters of a text that stands for the whole

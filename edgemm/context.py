@@ -14,7 +14,7 @@ from edgemm.chat_settings import Policy
 from edgemm.errors import UsageError
 from edgemm.prompt import Message
 from edgemm.sessions import Turn
-from edgemm.sessions.records import clean
+from edgemm.words import clean
 
 ATTACHMENTS = "attachments"  # in a question's details, each as a dictionary
 KEY = "context"  # in a question's details: what `cut` gives

@@ -25,7 +25,7 @@ from edgemm.kv import KvStore
 from edgemm.prompt import Message
 from edgemm.reasoning import Splitter
 from edgemm.sessions import ChatInfo, Sessions, State, Turn, branch, leaf_below, siblings
-from edgemm.sessions.records import clean
+from edgemm.words import clean
 
 _TITLE = 48
 _SUMMARY = Sampling(max_tokens=240, temperature=0.0)

@@ -45,10 +45,20 @@ class Embedder:
         self._dimensions = dimensions or inputs.dimensions
         self._options = options or BatchOptions()
         self._runner = Runner(encoder, self._options, "embed")
+        self.tokens = 0  # that were embedded since it was opened, special ones included
 
     @property
     def dimensions(self) -> int:
         return self._dimensions
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._tokenizer
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the model takes: its window, prefixes and dimensions."""
+        return self._inputs
 
     def embed(self, texts: Sequence[str], kind: Kind = Kind.DOCUMENT) -> Vectors:
         """float32 (len(texts), dimensions), L2-normalized when the model is trained for it."""
@@ -74,7 +84,9 @@ class Embedder:
 
     def _embed_window(self, texts: list[str]) -> Vectors:
         encoded = self._tokenizer.encode(texts, self._inputs.max_tokens, self._options.overflow)
-        vectors = np.stack(self._runner.run([row for text in encoded for row in text.rows]))
+        rows = [row for text in encoded for row in text.rows]
+        vectors = np.stack(self._runner.run(rows))
+        self.tokens += sum(map(len, rows))
         if len(vectors) > len(texts):
             vectors = _merge_windows(vectors, encoded)
         vectors = vectors[:, : self._dimensions]

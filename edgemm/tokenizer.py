@@ -64,6 +64,10 @@ class Tokenizer:
         """Token ids with special tokens, of any length."""
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
 
+    def spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """Of each text, where its tokens stand: first character and last character + 1. Without special tokens."""
+        return [encoding.offsets for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
     def pair(self, first: str, second: str, max_tokens: int) -> Pair:
         """Two texts as one row of ids. Raises `PromptTooLong` when they do not fit together."""
         encoding = self._tokenizer.encode(first, second)

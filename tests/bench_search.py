@@ -14,7 +14,7 @@ import numpy as np
 from bench import Result, seconds
 from numpy.typing import NDArray
 
-from edgemm.index import FileFacts, Index, Passage, Scope
+from edgemm.index import FileFacts, Passage, Scope, Store
 from edgemm.index.cache import Snapshot
 from edgemm.index.database import PAGE
 from edgemm.index.pages import quantize
@@ -95,10 +95,10 @@ def gain(floats: Float, query: Float, ids: set[int]) -> float:
 
 
 @contextmanager
-def library() -> Iterator[tuple[Index, NDArray[np.int64]]]:
+def library() -> Iterator[tuple[Store, NDArray[np.int64]]]:
     """CHUNKS chunks of WORDS words, as frequent as in a language (Zipf); and in how many chunks each word is."""
     words = np.random.default_rng(SEED).zipf(1.07, (CHUNKS, WORDS)) % VOCABULARY
-    with tempfile.TemporaryDirectory() as folder, Index(Path(folder) / "index.sqlite") as index:
+    with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "index.sqlite") as index:
         root = index.add_root(Path(folder)).id
         for number, rows in enumerate(np.array_split(words, CHUNKS // 100)):
             passages = [Passage(" ".join(f"w{word}" for word in row)) for row in rows.tolist()]
@@ -124,7 +124,7 @@ def keywords() -> list[Result]:
     return results
 
 
-def _keywords(index: Index, what: str, query: str) -> Result:
+def _keywords(index: Store, what: str, query: str) -> Result:
     return Result(f"{what}, {CHUNKS:,} chunks", p50(lambda _: index.words(query), 9), 60, "ms", False, "p50 of 9")
 
 

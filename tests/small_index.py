@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemm.index import FileFacts, Index, Medium, Model, Passage, Pending
+from edgemm.index import FileFacts, Medium, Model, Passage, Pending, Store
 
 DIMENSIONS = 24
 
@@ -25,7 +25,7 @@ def vector(text: str) -> NDArray[np.float32]:
     return found / np.linalg.norm(found)
 
 
-def embed(index: Index, model: Model, batch: int = 7) -> int:
+def embed(index: Store, model: Model, batch: int = 7) -> int:
     """Give everything its vector, and say how many texts and pictures that took."""
     count = 0
     while waiting := index.pending(model.id, batch):
@@ -39,11 +39,11 @@ def embedding(pending: Pending) -> NDArray[np.float32]:
     return vector(pending.text or pending.hash.hex())
 
 
-def a_model(index: Index, name: str = "mini", medium: Medium = Medium.TEXT) -> Model:
+def a_model(index: Store, name: str = "mini", medium: Medium = Medium.TEXT) -> Model:
     return index.add_model(name, "f1", DIMENSIONS, medium)
 
 
-def library(index: Index, path: Path, files: int = 5, each: int = 4) -> int:
+def library(index: Store, path: Path, files: int = 5, each: int = 4) -> int:
     """`files` files of `each` passages "passage 0 of file 0" and so on; the id of their root."""
     root = index.add_root(path).id
     for file in range(files):
@@ -51,5 +51,5 @@ def library(index: Index, path: Path, files: int = 5, each: int = 4) -> int:
     return root
 
 
-def texts_of(index: Index, found: list[tuple[int, float]]) -> list[str]:
+def texts_of(index: Store, found: list[tuple[int, float]]) -> list[str]:
     return [chunk.text for chunk in index.chunks(id for id, _ in found)]

@@ -11,7 +11,7 @@ from conftest import ROOT
 # Each name may import from its own row and from the rows above it.
 LAYERS = (
     ("errors", "events"),
-    ("settings", "paths", "device", "drafts", "manifest", "package", "catalog", "words", "sqlite"),
+    ("settings", "paths", "device", "drafts", "manifest", "package", "catalog", "words", "sqlite", "snippets"),
     ("guard", "tokenizer", "prompt", "image", "fetch"),
     ("backends",),
     (
@@ -38,12 +38,19 @@ LAYERS = (
         "documents",
         "index",
         "search",
+        "ingest",
+        "library",
+        "evaluation",
+        "known_items",
+        "parquet",
+        "polite",
+        "watch",
         "models",
         "doctor",
     ),
     ("terminal",),
     ("commands",),
-    ("vectors", "plain", "talk", "predict", "server", "tui", "cli_chat"),
+    ("vectors", "plain", "talk", "predict", "hits", "server", "tui", "cli_chat", "cli_index", "cli_eval"),
     ("cli", "__main__"),
 )
 # What converting may use of the runtime: everything below the doors.

@@ -13,7 +13,8 @@ from edgemm.backends.fake import FakeGenerator
 from edgemm.chat_settings import ChatSettings, Policy
 from edgemm.conversation import Conversation, Facts
 from edgemm.errors import BadFile, EdgemmError, UsageError
-from edgemm.sessions import MARK, UNMARK, ChatInfo, Hit, Sessions
+from edgemm.sessions import ChatInfo, Hit, Sessions
+from edgemm.snippets import MARK, UNMARK
 
 NAMES = [row.name for row in commands.ROWS]
 

@@ -9,7 +9,7 @@ import pytest
 from small_index import DIMENSIONS, a_model, embed, facts, library, passages, texts_of, vector
 
 from edgemm.errors import ResourceError, UsageError
-from edgemm.index import FileFacts, FileState, Index, Known, Medium, ModelState, Passage, Scope, default_path
+from edgemm.index import FileFacts, FileState, Known, Medium, ModelState, Passage, Scope, Store, default_path
 
 
 @pytest.fixture
@@ -18,24 +18,24 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def index(path: Path) -> Iterator[Index]:
-    with Index(path) as opened:
+def index(path: Path) -> Iterator[Store]:
+    with Store(path) as opened:
         yield opened
         assert opened.verify() == []
 
 
 def test_the_default_file_lies_in_the_data_folder(home: Path) -> None:
     assert default_path() == home / ".data" / "index.sqlite"
-    with Index() as index:
+    with Store() as index:
         assert index.path == default_path()
 
 
 def test_a_file_is_there_after_a_restart(path: Path, tmp_path: Path) -> None:
     passage = Passage("Keys and values.", ("Caches", "KV"), {"page": 3, "sheet": ""}, 5, 21, "Caches > KV")
-    with Index(path) as index:
+    with Store(path) as index:
         root = index.add_root(tmp_path)
         index.put(root.id, FileFacts("a/b.pdf", 77, 123, "abc", "pdf", title="Caches", parser=4), [passage])
-    with Index(path) as index:
+    with Store(path) as index:
         assert [(r.id, r.path) for r in index.roots()] == [(root.id, tmp_path)]
         assert index.known(root.id) == {"a/b.pdf": Known(77, 123, "abc", 4)}
         chunk = index.chunk(index.words("values")[0][0])
@@ -45,7 +45,7 @@ def test_a_file_is_there_after_a_restart(path: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_is_added_once_and_made_absolute(
-    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    index: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert index.add_root(Path("notes")).path == tmp_path / "notes"
@@ -53,7 +53,7 @@ def test_a_folder_is_added_once_and_made_absolute(
     assert len(index.roots()) == 1
 
 
-def test_a_changed_file_replaces_what_was_there(index: Index, tmp_path: Path) -> None:
+def test_a_changed_file_replaces_what_was_there(index: Store, tmp_path: Path) -> None:
     root = library(index, tmp_path, files=1)
     before = [id for id, _ in index.words("passage")]
     index.put(root, facts("f0.txt", "new"), passages("an ibex"))
@@ -64,7 +64,7 @@ def test_a_changed_file_replaces_what_was_there(index: Index, tmp_path: Path) ->
     assert index.known(root)["f0.txt"].hash == "new"
 
 
-def test_an_unchanged_file_is_only_touched(index: Index, tmp_path: Path) -> None:
+def test_an_unchanged_file_is_only_touched(index: Store, tmp_path: Path) -> None:
     root = library(index, tmp_path, files=1)
     index.touch(root, "f0.txt", 11, 99)
     assert index.known(root)["f0.txt"][:3] == (11, 99, "'f0.txt'")
@@ -73,7 +73,7 @@ def test_an_unchanged_file_is_only_touched(index: Index, tmp_path: Path) -> None
         index.touch(root, "other", 1, 1)
 
 
-def test_what_is_not_there_is_named(index: Index, tmp_path: Path) -> None:
+def test_what_is_not_there_is_named(index: Store, tmp_path: Path) -> None:
     for call in (
         lambda: index.put(9, facts("a"), []),
         lambda: index.forget(9, ["a"]),
@@ -90,23 +90,23 @@ def test_what_is_not_there_is_named(index: Index, tmp_path: Path) -> None:
 
 
 def test_a_closed_index_says_so(path: Path) -> None:
-    index = Index(path)
+    index = Store(path)
     index.close()
     index.close()
     with pytest.raises(UsageError, match="closed"):
         index.roots()
 
 
-def test_only_new_texts_are_embedded(index: Index, tmp_path: Path) -> None:
+def test_only_new_texts_are_embedded(index: Store, tmp_path: Path) -> None:
     root = library(index, tmp_path, files=2)
     model = a_model(index)
-    assert index.count_pending(model.id) == 8
+    assert index.pending_size(model.id)[0] == 8
     assert embed(index, model) == 8
     index.put(root, facts("f0.txt", "2"), passages("passage 0 of file 0", "passage 2 of file 0", "a new one"))
     assert [p.text for p in index.pending(model.id, 10)] == ["a new one"]
 
 
-def test_moved_and_copied_files_embed_nothing(index: Index, tmp_path: Path) -> None:
+def test_moved_and_copied_files_embed_nothing(index: Store, tmp_path: Path) -> None:
     root = library(index, tmp_path)
     model = a_model(index)
     embed(index, model)
@@ -115,13 +115,13 @@ def test_moved_and_copied_files_embed_nothing(index: Index, tmp_path: Path) -> N
     index.put(other, facts("copy.txt"), texts)
     index.put(root, facts("moved.txt"), texts)
     index.forget(root, ["f1.txt"])
-    assert index.count_pending(model.id) == 0
+    assert index.pending_size(model.id)[0] == 0
     found = index.nearest(model.id, vector("passage 2 of file 1"), 2)
     assert [chunk.name for chunk in index.chunks(id for id, _ in found)] == ["copy.txt", "moved.txt"]
     assert found[0][1] == found[1][1]
 
 
-def test_a_file_that_comes_back_embeds_nothing(index: Index, tmp_path: Path) -> None:
+def test_a_file_that_comes_back_embeds_nothing(index: Store, tmp_path: Path) -> None:
     root = library(index, tmp_path, files=2)
     model = a_model(index)
     embed(index, model)
@@ -129,20 +129,20 @@ def test_a_file_that_comes_back_embeds_nothing(index: Index, tmp_path: Path) -> 
     assert all("file 1" in text for text in texts_of(index, index.nearest(model.id, vector("passage 1 of file 0"), 9)))
     assert index.verify() == []
     index.put(root, facts("f0.txt"), passages(*(f"passage {n} of file 0" for n in range(4))))
-    assert index.count_pending(model.id) == 0
+    assert index.pending_size(model.id)[0] == 0
     assert texts_of(index, index.nearest(model.id, vector("passage 1 of file 0"), 1)) == ["passage 1 of file 0"]
 
 
-def test_a_removed_file_that_was_never_embedded_is_not_pending(index: Index, tmp_path: Path) -> None:
+def test_a_removed_file_that_was_never_embedded_is_not_pending(index: Store, tmp_path: Path) -> None:
     root = library(index, tmp_path, files=2)
     model = a_model(index)
     index.forget(root, ["f0.txt"])
     assert {p.text for p in index.pending(model.id, 9)} == {f"passage {n} of file 1" for n in range(4)}
     index.put(root, facts("again.txt"), passages("passage 3 of file 0"))
-    assert index.count_pending(model.id) == 5
+    assert index.pending_size(model.id)[0] == 5
 
 
-def test_a_removed_folder_leaves_nothing(index: Index, tmp_path: Path) -> None:
+def test_a_removed_folder_leaves_nothing(index: Store, tmp_path: Path) -> None:
     kept = library(index, tmp_path, files=1)
     gone = library(index, tmp_path / "other", files=130)
     model = a_model(index)
@@ -156,7 +156,7 @@ def test_a_removed_folder_leaves_nothing(index: Index, tmp_path: Path) -> None:
     assert (status.vectors, status.pending) == (4, 0)
 
 
-def test_the_prefix_is_embedded_but_not_shown(index: Index, tmp_path: Path) -> None:
+def test_the_prefix_is_embedded_but_not_shown(index: Store, tmp_path: Path) -> None:
     root = index.add_root(tmp_path).id
     index.put(
         root, facts("a"), [Passage("text", prefix="Title > Part"), Passage("text", prefix="Other"), Passage("text")]
@@ -166,7 +166,7 @@ def test_the_prefix_is_embedded_but_not_shown(index: Index, tmp_path: Path) -> N
     assert {chunk.text for chunk in index.chunks(range(1, 4))} == {"text"}
 
 
-def test_a_picture_waits_for_a_vision_model_and_is_known_by_its_bytes(index: Index, tmp_path: Path) -> None:
+def test_a_picture_waits_for_a_vision_model_and_is_known_by_its_bytes(index: Store, tmp_path: Path) -> None:
     root = index.add_root(tmp_path).id
     text, vision = a_model(index), a_model(index, "vision", Medium.PICTURE)
     picture = FileFacts("sea.jpg", 5, 5, "bytes1", "picture", title="Sea", taken="2024-05-01T10:00:00")
@@ -176,13 +176,13 @@ def test_a_picture_waits_for_a_vision_model_and_is_known_by_its_bytes(index: Ind
     assert [p.text for p in index.pending(text.id, 9)] == ["the sea"]
     assert embed(index, vision) == 1
     index.put(root, FileFacts("copy.jpg", 5, 5, "bytes1", "picture"), [Passage("", medium=Medium.PICTURE)])
-    assert index.count_pending(vision.id) == 0
+    assert index.pending_size(vision.id)[0] == 0
     assert len(index.nearest(vision.id, vector("x"), 9)) == 2
     assert {chunk.name for chunk in index.chunks(id for id, _ in index.words("sea"))} == {"sea.jpg", "notes.txt"}
     assert index.chunk(1).taken == "2024-05-01T10:00:00"
 
 
-def test_a_new_model_serves_when_it_is_ready_and_the_old_one_goes(index: Index, tmp_path: Path) -> None:
+def test_a_new_model_serves_when_it_is_ready_and_the_old_one_goes(index: Store, tmp_path: Path) -> None:
     library(index, tmp_path)
     old = a_model(index, "old")
     embed(index, old)
@@ -206,16 +206,16 @@ def test_a_new_model_serves_when_it_is_ready_and_the_old_one_goes(index: Index, 
     assert index.ready(Medium.PICTURE) is not None
 
 
-def test_another_fingerprint_is_another_model(index: Index, tmp_path: Path) -> None:
+def test_another_fingerprint_is_another_model(index: Store, tmp_path: Path) -> None:
     library(index, tmp_path, files=1)
     first = index.add_model("mini", "f1", DIMENSIONS)
     embed(index, first)
     second = index.add_model("mini", "f2", DIMENSIONS)
     assert second.id != first.id
-    assert index.count_pending(second.id) == 4
+    assert index.pending_size(second.id)[0] == 4
 
 
-def test_status_tells_what_is_there_and_what_is_missing(index: Index, tmp_path: Path) -> None:
+def test_status_tells_what_is_there_and_what_is_missing(index: Store, tmp_path: Path) -> None:
     root = library(index, tmp_path, files=3)
     index.put(root, FileFacts("scan.pdf", 500, 1, "h", "pdf", FileState.REFUSED, "no text on its pages"))
     empty = index.add_root(tmp_path / "empty").id
@@ -235,7 +235,7 @@ def test_status_tells_what_is_there_and_what_is_missing(index: Index, tmp_path: 
 @pytest.mark.parametrize(
     "name", ["plain", "Ä 漢.txt", "bad\udcff\udcfe.txt", "a\nb", "'; DROP TABLE file; --", "\ud800"]
 )
-def test_any_file_name_can_be_kept(index: Index, tmp_path: Path, name: str) -> None:
+def test_any_file_name_can_be_kept(index: Store, tmp_path: Path, name: str) -> None:
     root = index.add_root(tmp_path / name).id
     index.put(root, facts(name, title=name, why=name), [Passage("wombat", (name,), {"sheet": name})])
     assert list(index.known(root)) == [name]
@@ -251,7 +251,7 @@ def test_any_file_name_can_be_kept(index: Index, tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize(
     "text", ["", "\0", "a\0b", "\ud800x", "\x1b[2J", "x" * 2_000_000, "\U0001f469\u200d\U0001f680"]
 )
-def test_any_text_can_be_kept(index: Index, tmp_path: Path, text: str) -> None:
+def test_any_text_can_be_kept(index: Store, tmp_path: Path, text: str) -> None:
     root = index.add_root(tmp_path).id
     index.put(root, facts("a"), [Passage(text, prefix=text)])
     assert index.chunk(1).text == text.replace("\ud800", "?")
@@ -260,15 +260,15 @@ def test_any_text_can_be_kept(index: Index, tmp_path: Path, text: str) -> None:
     index.forget(root, ["a"])
 
 
-def test_times_beyond_the_numbers_of_sqlite_are_kept_as_the_last_one(index: Index, tmp_path: Path) -> None:
+def test_times_beyond_the_numbers_of_sqlite_are_kept_as_the_last_one(index: Store, tmp_path: Path) -> None:
     root = index.add_root(tmp_path).id
     index.put(root, FileFacts("a", 1, 1 << 70, "h", "text"))
     index.touch(root, "a", 1, -(1 << 70))
     assert index.known(root)["a"].mtime_ns == 1 - (1 << 63)
 
 
-def test_one_writer_brings_the_index_up_to_date_at_a_time(path: Path, index: Index) -> None:
-    with Index(path) as other:
+def test_one_writer_brings_the_index_up_to_date_at_a_time(path: Path, index: Store) -> None:
+    with Store(path) as other:
         with index.exclusive(), pytest.raises(ResourceError, match="another edgemm"), other.exclusive():
             raise AssertionError
         with other.exclusive():
@@ -289,7 +289,7 @@ def test_one_writer_brings_the_index_up_to_date_at_a_time(path: Path, index: Ind
         thread.join()
 
 
-def test_threads_search_while_others_write(index: Index, tmp_path: Path) -> None:
+def test_threads_search_while_others_write(index: Store, tmp_path: Path) -> None:
     root = library(index, tmp_path)
     model = a_model(index)
     embed(index, model)

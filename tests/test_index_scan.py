@@ -13,7 +13,7 @@ from small_index import DIMENSIONS, a_model, embed, facts, library, passages, te
 from edgemm import device, guard
 from edgemm.backends import ort
 from edgemm.errors import UsageError
-from edgemm.index import Index, Model, Scope, pages
+from edgemm.index import Model, Scope, Store, pages
 from edgemm.index import scan as scanning
 from edgemm.index.cache import Snapshot
 from edgemm.index.database import PAGE
@@ -25,8 +25,8 @@ Found = list[tuple[int, float]]
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    with Index(tmp_path / "index.sqlite") as opened:
+def index(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path / "index.sqlite") as opened:
         yield opened
         assert opened.verify() == []
 
@@ -165,7 +165,7 @@ def test_a_query_of_zeros_finds_something(scanner: Scanner) -> None:
     assert [score for _, score in found] == [0, 0, 0]
 
 
-def fill(index: Index, root: int, model: Model, count: int) -> None:
+def fill(index: Store, root: int, model: Model, count: int) -> None:
     """Files of 500 texts "text 0" and so on."""
     for start in range(0, count, 500):
         texts = (f"text {n}" for n in range(start, min(count, start + 500)))
@@ -173,7 +173,7 @@ def fill(index: Index, root: int, model: Model, count: int) -> None:
     embed(index, model, 300)
 
 
-def test_pages_fill_up_one_after_the_other(index: Index, tmp_path: Path) -> None:
+def test_pages_fill_up_one_after_the_other(index: Store, tmp_path: Path) -> None:
     model, count = a_model(index), 2 * PAGE + 100
     fill(index, index.add_root(tmp_path).id, model, count)
     assert [row[0] for row in index._reader.execute("SELECT used FROM page")] == [PAGE, PAGE, 100]
@@ -184,7 +184,7 @@ def test_pages_fill_up_one_after_the_other(index: Index, tmp_path: Path) -> None
 
 
 def test_a_search_reads_only_pages_that_have_grown(
-    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    index: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, model = index.add_root(tmp_path).id, a_model(index)
     fill(index, root, model, PAGE + 10)
@@ -202,11 +202,11 @@ def test_a_search_reads_only_pages_that_have_grown(
     assert read == [2]
 
 
-def test_another_process_that_writes_is_seen(index: Index, tmp_path: Path) -> None:
+def test_another_process_that_writes_is_seen(index: Store, tmp_path: Path) -> None:
     root = library(index, tmp_path)
     model = a_model(index)
     embed(index, model)
-    with Index(index.path) as other:
+    with Store(index.path) as other:
         assert len(other.nearest(model.id, vector("x"), 99)) == 20
         index.put(root, facts("new"), passages("wombat"))
         embed(index, model)
@@ -224,13 +224,13 @@ def assert_same(found: list[Found], before: list[Found]) -> None:
     np.testing.assert_allclose(*scores, rtol=1e-6)
 
 
-def test_compaction_keeps_every_result(index: Index, tmp_path: Path) -> None:
+def test_compaction_keeps_every_result(index: Store, tmp_path: Path) -> None:
     root, model, count = index.add_root(tmp_path).id, a_model(index), 2 * PAGE + 100
     fill(index, root, model, count)
     index.forget(root, [f"f{start}" for start in range(0, count, 1000)])
     queries = [vector(f"text {n}") for n in range(0, count, 700)]
     before = [index.nearest(model.id, query, 20) for query in queries]
-    with Index(index.path) as other:
+    with Store(index.path) as other:
         other.nearest(model.id, queries[0], 1)  # has the old pages in memory
         index.compact()
         assert_same([other.nearest(model.id, query, 20) for query in queries], before)
@@ -240,10 +240,10 @@ def test_compaction_keeps_every_result(index: Index, tmp_path: Path) -> None:
     [status] = index.status().models
     assert (status.vectors, status.pending) == (len(index.mask(Scope()).nonzero()[0]), 0)
     index.put(root, facts("again"), passages("text 1"))  # it is gone for good
-    assert index.count_pending(model.id) == 1
+    assert index.pending_size(model.id)[0] == 1
 
 
-def test_a_little_that_is_dead_is_not_worth_moving(index: Index, tmp_path: Path) -> None:
+def test_a_little_that_is_dead_is_not_worth_moving(index: Store, tmp_path: Path) -> None:
     root, model = index.add_root(tmp_path).id, a_model(index)
     fill(index, root, model, 3000)
     index.forget(root, ["f0"])
@@ -254,7 +254,7 @@ def test_a_little_that_is_dead_is_not_worth_moving(index: Index, tmp_path: Path)
     assert index._reader.execute("SELECT used, dead FROM page").fetchall() == [(2000, 0)]
 
 
-def test_compaction_gives_space_back(index: Index, tmp_path: Path) -> None:
+def test_compaction_gives_space_back(index: Store, tmp_path: Path) -> None:
     old, new = a_model(index, "old"), index.add_model("new", "f", DIMENSIONS)
     fill(index, index.add_root(tmp_path).id, old, 3 * PAGE)
     index.model_ready(new.id)
@@ -262,7 +262,7 @@ def test_compaction_gives_space_back(index: Index, tmp_path: Path) -> None:
     assert index.compact() == 0
 
 
-def test_filters_never_leave_a_search_empty(index: Index, tmp_path: Path) -> None:
+def test_filters_never_leave_a_search_empty(index: Store, tmp_path: Path) -> None:
     first = library(index, tmp_path / "a", files=30)
     second = library(index, tmp_path / "b", files=3)  # the same texts
     model = a_model(index)
@@ -286,7 +286,7 @@ def test_filters_never_leave_a_search_empty(index: Index, tmp_path: Path) -> Non
     assert len(index.nearest(model.id, query, 2, index.mask(Scope(roots=(second,))))) == 2
 
 
-def test_several_queries_give_what_each_gives_alone(index: Index, tmp_path: Path) -> None:
+def test_several_queries_give_what_each_gives_alone(index: Store, tmp_path: Path) -> None:
     library(index, tmp_path)
     model = a_model(index)
     embed(index, model)
@@ -295,7 +295,7 @@ def test_several_queries_give_what_each_gives_alone(index: Index, tmp_path: Path
     assert index.nearest_each(model.id, queries[:0], 5) == []
 
 
-def test_wrong_vectors_are_refused(index: Index, tmp_path: Path) -> None:
+def test_wrong_vectors_are_refused(index: Store, tmp_path: Path) -> None:
     library(index, tmp_path, files=1)
     model = a_model(index)
     [waiting, *_] = index.pending(model.id, 1)
@@ -305,11 +305,11 @@ def test_wrong_vectors_are_refused(index: Index, tmp_path: Path) -> None:
     for query in (np.ones(5), np.full(DIMENSIONS, np.inf), np.ones((1, DIMENSIONS))):
         with pytest.raises(UsageError, match="mini"):
             index.nearest(model.id, query, 1)
-    assert index.count_pending(model.id) == 4
+    assert index.pending_size(model.id)[0] == 4
     assert index.nearest(model.id, vector("x"), 5) == []
 
 
-def test_vectors_for_what_is_gone_or_there_already_are_passed_over(index: Index, tmp_path: Path) -> None:
+def test_vectors_for_what_is_gone_or_there_already_are_passed_over(index: Store, tmp_path: Path) -> None:
     root = library(index, tmp_path, files=2)
     model = a_model(index)
     waiting = index.pending(model.id, 99)

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from small_index import facts, library, passages, texts_of
 
-from edgemm.index import Index, Passage, Scope, keywords
+from edgemm.index import Passage, Scope, Store, keywords
 from edgemm.words import phrases, spaced, terms
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    with Index(tmp_path / "index.sqlite") as opened:
+def index(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path / "index.sqlite") as opened:
         yield opened
 
 
-def put(index: Index, *texts: str) -> int:
+def put(index: Store, *texts: str) -> int:
     """One file for each."""
     root = index.add_root(Path("/notes")).id
     for number, text in enumerate(texts):
@@ -27,7 +27,7 @@ def put(index: Index, *texts: str) -> int:
     return root
 
 
-def test_a_question_finds_what_holds_its_rarer_words(index: Index) -> None:
+def test_a_question_finds_what_holds_its_rarer_words(index: Store) -> None:
     put(index, "the cat sat on the mat", "the KV cache keeps keys", "the sea", "a cache of keys and of values")
     assert texts_of(index, index.words("Where does the cache keep its keys?"))[:2] == [
         "the KV cache keeps keys",
@@ -38,7 +38,7 @@ def test_a_question_finds_what_holds_its_rarer_words(index: Index) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
-def test_names_titles_and_headings_are_found(index: Index) -> None:
+def test_names_titles_and_headings_are_found(index: Store) -> None:
     root = index.add_root(Path("/notes")).id
     index.put(root, facts("taxes_2024/letter.txt", title="Einkommen"), [Passage("text", ("Rückzahlung",))])
     for query in ("taxes", "2024", "letter", "einkommen", "ruckzahlung"):
@@ -58,14 +58,14 @@ def test_names_titles_and_headings_are_found(index: Index) -> None:
         ("ΤΑΧΎΣ", True),
     ],
 )
-def test_any_script_is_found(index: Index, query: str, found: bool) -> None:
+def test_any_script_is_found(index: Store, query: str, found: bool) -> None:
     put(index, "日本語の検索エンジンを作る。 ค้นหาเอกสาร 문서검색 naïve ταχύς", "猫")
     assert bool(index.words(query)) == found
     if found:
         assert index.chunk(index.words(query)[0][0]).text.startswith("日本")
 
 
-def test_an_unfinished_word_is_found_when_nothing_else_is(index: Index) -> None:
+def test_an_unfinished_word_is_found_when_nothing_else_is(index: Store) -> None:
     put(index, "a quokka", "a quoll", "quo")
     assert texts_of(index, index.words("quokk")) == ["a quokka"]
     assert texts_of(index, index.words("quo")) == ["quo"]
@@ -105,7 +105,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("query", HOSTILE, ids=range(len(HOSTILE)))
-def test_any_text_is_a_query(index: Index, query: str) -> None:
+def test_any_text_is_a_query(index: Store, query: str) -> None:
     put(index, "a wombat", query, "漢字")
     started = time.perf_counter()
     assert isinstance(index.words(query), list)
@@ -116,7 +116,7 @@ def test_any_text_is_a_query(index: Index, query: str) -> None:
     assert index.verify() == []
 
 
-def test_random_queries_never_fail(index: Index) -> None:
+def test_random_queries_never_fail(index: Store) -> None:
     library(index, Path("/notes"))
     seeded = random.Random(5)
     letters = "aé漢검ก\"'*^:(){}+-,.\\/% \t\n\0\ud800\U0001f469" + "passage file"
@@ -124,7 +124,7 @@ def test_random_queries_never_fail(index: Index) -> None:
         index.words("".join(seeded.choices(letters, k=seeded.randrange(30))))
 
 
-def test_stop_words_are_left_out_where_rarer_ones_are_left(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_words_are_left_out_where_rarer_ones_are_left(index: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keywords, "_FEW", 1)
     put(index, *(f"the of and number {n}" for n in range(40)), "the wombat")
     assert texts_of(index, index.words("the number of the wombat")) == ["the wombat"]
@@ -132,20 +132,20 @@ def test_stop_words_are_left_out_where_rarer_ones_are_left(index: Index, monkeyp
     assert len(index.words("the and wombat", limit=100)) == 1
 
 
-def test_a_query_of_common_words_that_never_meet_finds_either(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_query_of_common_words_that_never_meet_finds_either(index: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keywords, "_FEW", 1)
     put(index, *(f"alpha {n}" for n in range(20)), *(f"beta {n}" for n in range(20)))
     assert len(index.words("alpha beta", limit=100)) == 40
 
 
-def test_no_more_chunks_are_ranked_than_there_is_time_for(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_chunks_are_ranked_than_there_is_time_for(index: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keywords, "_MOST", 30)
     put(index, *(f"alpha {n}" for n in range(20)), *(f"beta {n}" for n in range(25)), *["gamma"] * 5)
     assert len(index.words("beta alpha gamma", limit=100)) == 25  # gamma and alpha
     assert len(index.words("beta", limit=100)) == 25
 
 
-def test_a_mask_applies_before_the_best_are_chosen(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mask_applies_before_the_best_are_chosen(index: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     root = put(index, *["wombat wombat wombat"] * 60, *["a wombat among many other words"] * 5)
     mask = index.mask(Scope(roots=(root,)))
     mask[:61] = False
@@ -156,7 +156,7 @@ def test_a_mask_applies_before_the_best_are_chosen(index: Index, monkeypatch: py
     assert len(index.words("wombat", mask, limit=10)) == 5
 
 
-def test_what_was_forgotten_is_not_found(index: Index) -> None:
+def test_what_was_forgotten_is_not_found(index: Store) -> None:
     root = put(index, "an old ibex", "漢字 and an ibex")
     index.put(root, facts("0", title="moved"), passages("a new text"))
     assert texts_of(index, index.words("ibex")) == ["漢字 and an ibex"]

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgemm.sessions import MARK, UNMARK, Sessions, State
+from edgemm.sessions import Sessions, State
+from edgemm.snippets import MARK, UNMARK
 
 TEXTS = (
     "The KV cache keeps keys and values.",

@@ -3,6 +3,7 @@
 It is told what is in a file and what its vectors are; it reads no document and runs no model.
 """
 
+from edgemm.index.database import REPAIR
 from edgemm.index.pages import Mask
 from edgemm.index.records import (
     Chunk,
@@ -20,13 +21,13 @@ from edgemm.index.records import (
     Scope,
     Status,
 )
-from edgemm.index.store import Index, default_path, rebuild
+from edgemm.index.store import Store, default_path, rebuild
 
 __all__ = [
+    "REPAIR",
     "Chunk",
     "FileFacts",
     "FileState",
-    "Index",
     "Known",
     "Mask",
     "Medium",
@@ -39,6 +40,7 @@ __all__ = [
     "RootStatus",
     "Scope",
     "Status",
+    "Store",
     "default_path",
     "rebuild",
 ]

@@ -56,11 +56,6 @@ def status(db: sqlite3.Connection) -> Status:
     )
 
 
-def pending(db: sqlite3.Connection, model: int) -> int:
-    """Contents without a vector of `model`."""
-    return int(db.execute("SELECT count(*) FROM vector WHERE model = ? AND page IS NULL", (model,)).fetchone()[0])
-
-
 def problems(db: sqlite3.Connection) -> list[str]:
     """What is wrong, in words; empty when all is well. Within a snapshot, and without the words: see `wrong_words`."""
     found = [row[0] for row in db.execute(f"PRAGMA integrity_check({_SHOWN})") if row[0] != "ok"]

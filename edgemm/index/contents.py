@@ -10,13 +10,17 @@ from pathlib import Path
 from edgemm.index import pages
 from edgemm.index.records import Medium, Pending, embedded_text, unpack_name
 
-_PENDING = """SELECT content.hash, content.medium, chunk.prefix, chunk.text, root.path, file.name
-    FROM (SELECT content AS id FROM vector WHERE model = ? AND page IS NULL ORDER BY content LIMIT ?) AS wanted
+_PENDING = """SELECT wanted.id, content.hash, content.medium, chunk.prefix, chunk.text, root.path, file.name
+    FROM (SELECT content AS id FROM vector WHERE model = ? AND page IS NULL AND content > ?
+        ORDER BY content LIMIT ?) AS wanted
     JOIN content ON content.id = wanted.id
     JOIN chunk ON chunk.id = (SELECT min(id) FROM chunk WHERE chunk.content = wanted.id)
     JOIN file ON file.id = chunk.file
     JOIN root ON root.id = file.root
     ORDER BY wanted.id"""
+_PENDING_SIZE = """SELECT count(*), coalesce(sum(length(chunk.prefix) + length(chunk.text)), 0)
+    FROM vector JOIN chunk ON chunk.id = (SELECT min(id) FROM chunk WHERE chunk.content = vector.content)
+    WHERE model = ? AND page IS NULL"""
 _WANT = """INSERT OR IGNORE INTO vector (model, content)
     SELECT model.id, content.id FROM content JOIN model ON model.medium = content.medium WHERE content.id = ?"""
 _DROP_PENDING = """DELETE FROM vector WHERE content = ? AND page IS NULL AND model = ?"""
@@ -52,12 +56,18 @@ def release(db: sqlite3.Connection, ids: Iterable[int]) -> None:
     pages.bury(db, _slots(db, alone))
 
 
-def pending(db: sqlite3.Connection, model: int, limit: int) -> list[Pending]:
-    """Contents without a vector of `model`, in the order in which they came."""
+def pending(db: sqlite3.Connection, model: int, limit: int, after: int) -> list[Pending]:
+    """Contents without a vector of `model`, in the order in which they came, beyond the content `after`."""
     return [
-        Pending(hash, embedded_text(prefix, text) if medium == Medium.TEXT else "", _path(root, name))
-        for hash, medium, prefix, text, root, name in db.execute(_PENDING, (model, limit))
+        Pending(id, hash, embedded_text(prefix, text) if medium == Medium.TEXT else "", _path(root, name))
+        for id, hash, medium, prefix, text, root, name in db.execute(_PENDING, (model, after, limit))
     ]
+
+
+def pending_size(db: sqlite3.Connection, model: int) -> tuple[int, int]:
+    """How many contents have no vector of `model`, and how many characters they are."""
+    count, size = db.execute(_PENDING_SIZE, (model,)).fetchone()
+    return int(count), int(size)
 
 
 def missing(db: sqlite3.Connection, model: int, hashes: Sequence[bytes]) -> dict[int, int]:

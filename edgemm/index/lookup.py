@@ -4,8 +4,11 @@ It only reads, and knows neither words nor vectors.
 """
 
 import json
+import math
 import sqlite3
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -40,10 +43,14 @@ def allows(allowed: Mask | None, chunk: int) -> bool:
 
 def mask(db: sqlite3.Connection, scope: Scope) -> Mask:
     """bool (largest id + 1,), indexed by chunk."""
-    rows = db.execute("SELECT root, name, kind, first, chunks FROM file WHERE chunks > 0").fetchall()
-    found = np.zeros(max((first + count for *_, first, count in rows), default=0), bool)
-    for root, name, kind, first, count in rows:
-        if _holds(scope, root, unpack_name(name), kind):
+    roots = {id: Path(unpack_name(path)) for id, path in db.execute("SELECT id, path FROM root")}
+    inside = {id: prefixes for id, path in roots.items() if (prefixes := _prefixes(path, scope.folders)) is not None}
+    query = "SELECT first, chunks, root, name, kind, mtime_ns, taken FROM file WHERE chunks > 0"
+    rows = db.execute(query).fetchall()
+    found = np.zeros(max((row[0] + row[1] for row in rows), default=0), bool)
+    for first, count, root, name, kind, mtime_ns, taken in rows:
+        held = root in inside and _below(unpack_name(name), inside[root])
+        if held and _holds(scope, root, unpack_name(name), kind) and _is_of_time(scope, mtime_ns, taken):
             found[first : first + count] = True
     return found
 
@@ -70,6 +77,26 @@ def _holds(scope: Scope, root: int, name: str, kind: str) -> bool:
         and (not scope.kinds or kind in scope.kinds)
         and (not scope.names or any(fnmatchcase(name, pattern) for pattern in scope.names))
     )
+
+
+def _prefixes(root: Path, folders: Sequence[Path]) -> tuple[str, ...] | None:
+    """Names below `root` that one of `folders` allows: () for all of them, None for none."""
+    if not folders or any(root.is_relative_to(folder) for folder in folders):
+        return ()
+    return tuple(folder.relative_to(root).as_posix() for folder in folders if folder.is_relative_to(root)) or None
+
+
+def _below(name: str, prefixes: tuple[str, ...]) -> bool:
+    return not prefixes or any(name == prefix or name.startswith(f"{prefix}/") for prefix in prefixes)
+
+
+def _is_of_time(scope: Scope, mtime_ns: int, taken: str) -> bool:
+    if scope.since == -math.inf and scope.until == math.inf:
+        return True
+    when = mtime_ns / 1e9
+    with suppress(ValueError, OverflowError, OSError):
+        when = datetime.fromisoformat(taken).timestamp()
+    return scope.since <= when < scope.until
 
 
 def _chunk(row: Sequence[Any]) -> Chunk:

@@ -5,6 +5,7 @@ It knows no database and no parser: files and passages are what the caller says 
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -127,8 +128,9 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """What has no vector yet: `text` to embed, or the picture at `path`."""
+    """What has no vector yet: `text` to embed, or the picture at `path`. `id` is that of the content."""
 
+    id: int
     hash: bytes
     text: str
     path: Path
@@ -138,12 +140,17 @@ class Pending:
 class Scope:
     """Which chunks a search may find. Empty fields do not narrow it.
 
-    `names`: patterns of fnmatch, of which one must fit the file's name below its root; "*" crosses slashes.
+    `folders`: absolute ones, of which one must hold the file, or files. `names`: patterns of fnmatch, of which one must
+    fit the file's name below its root; "*" crosses slashes. `since` and `until` in seconds since 1970: when a picture
+    was taken, if that is known, else when the file was written.
     """
 
     roots: tuple[int, ...] = ()
+    folders: tuple[Path, ...] = ()
     names: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
+    since: float = -math.inf
+    until: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

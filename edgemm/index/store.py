@@ -1,7 +1,7 @@
 """The index of folders: one SQLite file with their texts, words and vectors. What a method has stored when it returns
 survives a kill of the process.
 
-One connection writes and another reads, each behind a lock: an `Index` may be used from any thread, a search never
+One connection writes and another reads, each behind a lock: a `Store` may be used from any thread, a search never
 waits for a writer, and several processes may share the file. It knows no parser and no model.
 """
 
@@ -16,8 +16,9 @@ import numpy as np
 
 from edgemm import paths, sqlite
 from edgemm.errors import BadFile, UsageError
-from edgemm.index import check, contents, database, files, keywords, lookup, models, pages
+from edgemm.index import check, contents, database, export, files, keywords, lookup, models, pages
 from edgemm.index.cache import Memory
+from edgemm.index.export import Record
 from edgemm.index.pages import Float, Mask
 from edgemm.index.records import (
     Chunk,
@@ -44,7 +45,7 @@ def default_path() -> Path:
     return paths.data() / "index.sqlite"
 
 
-class Index:
+class Store:
     """Every method raises `UsageError` for a folder or model that is not there (any more), `DiskFull`, `BadFile` for a
     damaged file, and `ResourceError` when another program holds the file for 10 s. A failed method changes nothing,
     except where it says that it works in steps.
@@ -129,15 +130,16 @@ class Index:
         with self._write() as db:
             models.make_ready(db, model)
 
-    def pending(self, model: int, limit: int) -> list[Pending]:
-        """What has no vector of `model` yet, in the order in which it came."""
+    def pending(self, model: int, limit: int, after: int = 0) -> list[Pending]:
+        """What has no vector of `model` yet, in the order in which it came, beyond the content `after`."""
         with self._read() as db:
             models.find(db, model)
-            return contents.pending(db, model, limit)
+            return contents.pending(db, model, limit, after)
 
-    def count_pending(self, model: int) -> int:
+    def pending_size(self, model: int) -> tuple[int, int]:
+        """How many contents have no vector of `model`, and of how many characters."""
         with self._read() as db:
-            return check.pending(db, model)
+            return contents.pending_size(db, model)
 
     def add_vectors(self, model: int, hashes: Sequence[bytes], vectors: Float) -> int:
         """Store float32 (n, dimensions), rounded to int8, for what `pending` named, and say how many were stored.
@@ -170,6 +172,23 @@ class Index:
         """bool, indexed by chunk: what `words` and `nearest` may find."""
         with self._read() as db:
             return lookup.mask(db, scope)
+
+    def each(self, using: Iterable[Model] = (), batch: int = 1000) -> Iterator[list[Record]]:
+        """Every chunk that is there when it begins, by id, with its vector of the model among `using` for its medium.
+
+        `batch` chunks at a time are of one moment, and between them nothing is held. A file that is replaced meanwhile
+        has new ids: its chunks that were not reached yet are left out, and the new ones do not come.
+        """
+        chosen, after = tuple(using), 0
+        with self._read() as db:
+            until = export.last(db)
+        while after < until:
+            with self._read() as db, sqlite.snapshot(db):
+                found = export.read(db, chosen, after, until, batch)
+            if not found:
+                return
+            after = found[-1].chunk.id
+            yield found
 
     def words(self, query: str, allowed: Mask | None = None, limit: int = 50) -> Found:
         """Chunks that hold words of `query`, and their BM25; the rarer words decide. Any text is a valid query."""
@@ -244,7 +263,7 @@ class Index:
             if self._scanner:
                 self._scanner.close()
 
-    def __enter__(self) -> "Index":
+    def __enter__(self) -> "Store":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -279,11 +298,11 @@ class Index:
             return sqlite.pragma(db, "page_count") * sqlite.pragma(db, "page_size")
 
 
-def rebuild(path: Path | None = None) -> Index:
+def rebuild(path: Path | None = None) -> Store:
     """Move a damaged index to `<name>.damaged`, and begin a new one with its folders, as far as they can be read."""
     place = path or default_path()
     found = check.move_away(place)
-    index = Index(place)
+    index = Store(place)
     for root in found:
         index.add_root(root)
     return index

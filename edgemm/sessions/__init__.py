@@ -3,13 +3,11 @@
 The transcript is the truth; whatever else is kept of a chat can be made from it. Nothing here runs a model.
 """
 
-from edgemm.sessions.records import MARK, UNMARK, ChatInfo, Hit, State, Turn
+from edgemm.sessions.records import ChatInfo, Hit, State, Turn
 from edgemm.sessions.store import Sessions, default_path
 from edgemm.sessions.tree import branch, leaf_below, siblings
 
 __all__ = [
-    "MARK",
-    "UNMARK",
     "ChatInfo",
     "Hit",
     "Sessions",

@@ -62,20 +62,12 @@ class Hit:
     snippet: str
 
 
-MARK, UNMARK = "\x02", "\x03"
-
-
 def encode(value: Any) -> str:
     """`value` as standard JSON in ASCII: NaN and infinities, which JSON does not have, become null."""
     try:
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
     except ValueError:
         return json.dumps(_finite(value), separators=(",", ":"))
-
-
-def clean(text: str) -> str:
-    """`text` without lone surrogates, which no UTF-8 file can hold: they become "?"."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _finite(value: Any) -> Any:

@@ -17,7 +17,8 @@ from typing import Any
 from edgemm import paths
 from edgemm.errors import BadFile, UsageError
 from edgemm.sessions import database, search
-from edgemm.sessions.records import ChatInfo, Hit, Json, State, Turn, clean, encode
+from edgemm.sessions.records import ChatInfo, Hit, Json, State, Turn, encode
+from edgemm.words import clean
 
 _STALE_SECONDS = 10.0  # a writer saves at least this often
 _CHAT = """SELECT id, title, model, settings, leaf, created, updated,

@@ -21,7 +21,8 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from edgemm.errors import EdgemmError
-from edgemm.sessions import MARK, UNMARK, ChatInfo, Hit
+from edgemm.sessions import ChatInfo, Hit
+from edgemm.snippets import MARK, UNMARK
 from edgemm.terminal import safe
 from edgemm.tui.screens.ask import AskLine, Confirm
 from edgemm.tui.widgets.fields import LineField

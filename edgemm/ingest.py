@@ -1,0 +1,217 @@
+"""Brings an index up to date with its folders: new files are read and found by their words at once, vectors follow.
+
+A file whose size and time are those that are stored is not opened. What is done is stored as it goes, so that an
+interrupted run is gone on with. Vectors come from functions that the caller gives; it knows no model.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from edgemm.documents import Count, Document, Found, Reader, Refused, Skipped, chunks, walk
+from edgemm.documents.kinds import Kind
+from edgemm.documents.reader import Result
+from edgemm.errors import BadFile, EdgemmError
+from edgemm.events import Note, Progress, Work
+from edgemm.index import FileFacts, FileState, Known, Medium, Model, ModelState, Passage, Pending, Root, Store
+from edgemm.index.pages import Float
+
+PARSER = 1  # grows when files would be read or cut otherwise; then all are read again
+CHUNK = 256  # tokens at most
+_BATCH = 512  # contents are embedded and stored together: they are sorted by length, and so many are lost by a kill
+_RECENT = 2_000_000_000  # nanoseconds: a file as young may be written again within the same tick of its clock
+_UNSETTLED = -1  # as the time of a file: it is read again next time
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """What gives vectors for one medium: the model's name and fingerprint, and float32 (n, dimensions) of contents.
+
+    `count` and `window`, the most tokens of a chunk, are those of a text model. `tokens`: embedded so far, in all.
+    """
+
+    name: str
+    fingerprint: str
+    dimensions: int
+    medium: Medium
+    embed: Callable[[Sequence[Pending]], Float]
+    tokens: Callable[[], int] = lambda: 0
+    count: Count | None = None
+    window: int = CHUNK
+
+
+@dataclass
+class Report:
+    """What one run did. `files` are in the folders now; `refused` and `skipped`: why, and how many."""
+
+    files: int = 0
+    added: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    chunks: int = 0
+    embedded: int = 0
+    tokens: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    refused: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    missing: list[str] = field(default_factory=list)
+
+
+Events = Iterator[Progress | Note | Report]
+
+
+def update(store: Store, roots: Sequence[Root], encoders: Sequence[Encoder], workers: int = 2) -> Events:
+    """Read what has changed below `roots`, then embed whatever has no vector. Ends with the `Report`.
+
+    Raises `ResourceError` when another process is at it, `DiskFull`, or what an encoder raises.
+    """
+    report, started = Report(), time.perf_counter()
+    text = next((each for each in encoders if each.medium == Medium.TEXT), None)
+    with store.exclusive(), Reader(workers) as reader:
+        models = [(encoder, _model(store, encoder)) for encoder in encoders]
+        for root in roots:
+            yield from _Folder(store, root, reader, text, report).update()
+        for encoder, model in models:
+            yield from _embed(store, encoder, model, report)
+        store.compact()
+    report.seconds = time.perf_counter() - started
+    yield report
+
+
+def _model(store: Store, encoder: Encoder) -> Model:
+    """The encoder's model in the index. The first of its medium serves at once, half built as it is."""
+    model = store.add_model(encoder.name, encoder.fingerprint, encoder.dimensions, encoder.medium)
+    if store.ready(encoder.medium) is None:
+        store.model_ready(model.id)
+    return model
+
+
+@dataclass
+class _Folder:
+    """One root, brought up to date."""
+
+    store: Store
+    root: Root
+    reader: Reader
+    text: Encoder | None
+    report: Report
+
+    def update(self) -> Work[None]:
+        if not self.root.path.is_dir():
+            self.report.missing.append(str(self.root.path))
+            yield Note(f"{self.root.path}: is not there now; what the index holds of it is kept")
+            return
+        known = self.store.known(self.root.id)
+        todo, gone = yield from self._scan(known)
+        yield from self._read(todo, known)
+        self.store.forget(self.root.id, gone)  # after what is new, so that a file that was moved keeps its vectors
+        self.report.removed += len(gone)
+
+    def _scan(self, known: dict[str, Known]) -> Work[tuple[list[Found], list[str]]]:
+        """Files that must be read, and names of those that are gone."""
+        todo, seen, closed = [], set(), []
+        for number, each in enumerate(walk(self.root.path)):
+            if number % 1000 == 999:
+                yield Progress(f"scan {self.root.path.name}", number + 1, 0, "files")
+            if isinstance(each, Skipped):
+                self.report.skipped[each.why] += 1
+                closed.append(each.name)
+                continue
+            seen.add(each.name)
+            self.report.files += 1
+            if _is_same(each, known.get(each.name)):
+                self.report.unchanged += 1
+            else:
+                todo.append(each)
+        hidden = tuple(name for name in closed if name.endswith("/"))  # folders that cannot be listed now
+        return todo, [name for name in known if name not in seen and not (hidden and name.startswith(hidden))]
+
+    def _read(self, todo: Sequence[Found], known: dict[str, Known]) -> Work[None]:
+        total, done = sum(each.size for each in todo), 0
+        for result in self.reader.read(todo):
+            self._put(result, known.get(result.found.name))
+            done += result.found.size
+            yield Progress("read", done, total, "B")
+
+    def _put(self, result: Result, known: Known | None) -> None:
+        document, name = result.document, result.found.name
+        if isinstance(document, Refused):
+            self.report.refused[document.why] += 1
+            self.store.put(self.root.id, _facts(result, why=document.why))
+            return
+        if known and (known.hash, known.parser) == (result.hash, PARSER):
+            facts = _facts(result)
+            self.store.touch(self.root.id, name, facts.size, facts.mtime_ns)
+            self.report.unchanged += 1
+            return
+        passages = self._passages(result.found, document)
+        self.store.put(self.root.id, _facts(result, title=document.title, taken=document.taken), passages)
+        self.report.chunks += len(passages)
+        self.report.changed += known is not None
+        self.report.added += known is None
+
+    def _passages(self, found: Found, document: Document) -> list[Passage]:
+        if found.kind is Kind.IMAGE:
+            return [Passage("", medium=Medium.PICTURE)]
+        count = self.text.count if self.text and self.text.count else rough_spans
+        window = self.text.window if self.text else CHUNK
+        return [
+            Passage(each.text, each.heading, asdict(each.place), each.start, each.end, each.prefix)
+            for each in chunks(document, count, window)
+        ]
+
+
+def rough_spans(texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+    """Stands for a tokenizer where there is no model yet: four characters a token, which is on the safe side."""
+    return [[(at, min(at + 4, len(text))) for at in range(0, len(text), 4)] for text in texts]
+
+
+def _embed(store: Store, encoder: Encoder, model: Model, report: Report) -> Work[None]:
+    """Give a vector to everything that has none; then let `model` serve, and drop the one that it replaces."""
+    waiting, characters = store.pending_size(model.id)
+    stage, before, done, read, last = f"embed with {encoder.name}", encoder.tokens(), 0, 0, 0
+    while some := store.pending(model.id, _BATCH, last):
+        good, vectors, failures = _vectors(encoder, some)
+        if good:
+            report.embedded += store.add_vectors(model.id, [each.hash for each in good], vectors)
+        for failure in failures:
+            yield Note(f"{failure.what}: {failure.why}")
+        report.failed += len(failures)
+        last, done = some[-1].id, done + len(some)
+        read += sum(len(each.text) for each in some)
+        tokens = encoder.tokens() - before
+        if tokens:  # how many are left is known when all are read; until then they are as long as those before
+            yield Progress(stage, tokens, max(tokens, round(tokens * characters / max(read, 1))), "tokens")
+        else:
+            yield Progress(stage, done, waiting, "pictures")
+    report.tokens += encoder.tokens() - before
+    if model.state == ModelState.BUILDING:
+        store.model_ready(model.id)
+
+
+def _vectors(encoder: Encoder, some: Sequence[Pending]) -> tuple[list[Pending], Float, list[EdgemmError]]:
+    """The vectors of those that have one, and why the others have none: a picture may be damaged."""
+    try:
+        return list(some), encoder.embed(some), []
+    except BadFile as error:
+        if len(some) == 1:
+            return [], np.empty((0, encoder.dimensions), np.float32), [error]
+    half = len(some) // 2
+    first, second = _vectors(encoder, some[:half]), _vectors(encoder, some[half:])
+    return [*first[0], *second[0]], np.concatenate([first[1], second[1]]), [*first[2], *second[2]]
+
+
+def _is_same(found: Found, known: Known | None) -> bool:
+    return known is not None and (known.size, known.mtime_ns, known.parser) == (found.size, found.mtime_ns, PARSER)
+
+
+def _facts(result: Result, *, why: str = "", title: str = "", taken: str = "") -> FileFacts:
+    found = result.found
+    state = FileState.REFUSED if why else FileState.READ
+    mtime_ns = _UNSETTLED if time.time_ns() - found.mtime_ns < _RECENT else found.mtime_ns
+    return FileFacts(found.name, found.size, mtime_ns, result.hash, found.kind, state, why, title, taken, PARSER)

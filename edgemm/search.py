@@ -1,0 +1,147 @@
+"""Hybrid search: chunks ranked by their words and by their vectors, fused, perhaps ranked again, and shown in a line.
+
+Rankings are fused by reciprocal ranks (Cormack, Clarke and Büttcher 2009), which needs no common scale of scores. It
+runs no model: vectors of the query come from the caller, and so does what ranks again.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from edgemm.index import Chunk, Scope, Store
+from edgemm.index.pages import Float
+from edgemm.snippets import Finder
+from edgemm.words import terms
+
+Ranking = Sequence[tuple[int, float]]
+"""Chunk and score, the best first; larger is better."""
+Rerank = Callable[[str, Sequence[str]], Sequence[float]]
+"""Scores of texts for a query, in their order."""
+
+POOL = 100  # chunks of each ranking that are fused
+RERANKED = 20  # of the best are ranked again
+_K = 60  # of the paper: how little the first ranks differ
+_WIDTH = 200  # characters of a snippet
+_SHORT = 3  # letters: such words are marked only where the query has no longer ones
+
+
+class Part(StrEnum):
+    """A ranking that a hit is in."""
+
+    WORDS = "words"
+    MEANING = "meaning"
+    PICTURES = "pictures"
+    RERANK = "rerank"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A vector of the query, float32 (dimensions,), in the space of `model`."""
+
+    part: Part
+    model: int
+    vector: Float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """`rank` from 1. `score` is BM25, a cosine, or what a reranker gives."""
+
+    rank: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A chunk that was found. `score` is the sum of reciprocal ranks; `parts` says where they come from.
+
+    In `snippet`, MARK and UNMARK of snippets.py stand around the words of the query. `copies`: other files with the
+    same text.
+    """
+
+    chunk: Chunk
+    score: float
+    parts: Mapping[Part, Standing]
+    snippet: str
+    copies: tuple[str, ...] = field(default=())
+
+
+def search(
+    store: Store,
+    text: str,
+    probes: Sequence[Probe] = (),
+    *,
+    scope: Scope | None = None,
+    limit: int = 10,
+    rerank: Rerank | None = None,
+) -> list[Hit]:
+    """The `limit` best chunks within `scope`, the best first; nothing is found by an empty query without a probe."""
+    allowed = store.mask(scope) if scope and scope != Scope() else None
+    pool = max(POOL, 2 * limit)
+    rankings: dict[Part, Ranking] = {Part.WORDS: store.words(text, allowed, pool)}
+    rankings |= {probe.part: store.nearest(probe.model, probe.vector, pool, allowed) for probe in probes}
+    wanted = max(limit, RERANKED) if rerank else limit
+    finder = _finder(text)
+    hits: list[Hit] = []
+    for id, score in fuse(rankings.values()):
+        if len(hits) >= wanted:
+            break
+        for chunk in store.chunks([id]):  # one that was replaced meanwhile is gone
+            _add(hits, Hit(chunk, score, _standings(id, rankings), _snippet(chunk, finder)))
+    return (_reranked(text, hits, rerank) if rerank else hits)[:limit]
+
+
+def fuse(rankings: Iterable[Ranking]) -> list[tuple[int, float]]:
+    """Every chunk of any ranking and the sum of its 1 / (60 + rank), the best first."""
+    scores: dict[int, float] = {}
+    for ranking in rankings:
+        for rank, (id, _) in enumerate(ranking, 1):
+            scores[id] = scores.get(id, 0.0) + 1 / (_K + rank)
+    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _add(hits: list[Hit], hit: Hit) -> None:
+    """A copy of a text that was found already is named there."""
+    for number, other in enumerate(hits):
+        if hit.chunk.text and other.chunk.text == hit.chunk.text:
+            name = str(hit.chunk.path)
+            if name != str(other.chunk.path) and name not in other.copies:
+                hits[number] = replace(other, copies=(*other.copies, name))
+            return
+    hits.append(hit)
+
+
+def _standings(id: int, rankings: Mapping[Part, Ranking]) -> dict[Part, Standing]:
+    found = {}
+    for part, ranking in rankings.items():
+        for rank, (other, score) in enumerate(ranking, 1):
+            if other == id:
+                found[part] = Standing(rank, score)
+    return found
+
+
+def _reranked(text: str, hits: Sequence[Hit], rerank: Rerank) -> list[Hit]:
+    """The first ones in the order of the reranker; pictures, which it cannot read, and all others behind them."""
+    readable = [hit for hit in hits[:RERANKED] if hit.chunk.text]
+    if not readable or not text.strip():
+        return list(hits)
+    scores = rerank(text, [hit.chunk.text for hit in readable])
+    order = sorted(zip(readable, scores, strict=True), key=lambda pair: -pair[1])
+    ranked = [
+        replace(hit, parts={**hit.parts, Part.RERANK: Standing(rank, float(score))})
+        for rank, (hit, score) in enumerate(order, 1)
+    ]
+    return [*ranked, *(hit for hit in hits if hit not in readable)]
+
+
+def _finder(text: str) -> Finder | None:
+    found = terms(text)
+    long = [term for term in found if len(term) > _SHORT or not term.isascii()]
+    return Finder(long or found, unfinished=False) if found else None
+
+
+def _snippet(chunk: Chunk, finder: Finder | None) -> str:
+    text = chunk.text.strip()
+    if not finder:
+        return " ".join(text[:_WIDTH].split())
+    return finder.line(text, finder.best(text, _WIDTH), _WIDTH)
