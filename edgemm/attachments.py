@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -43,17 +44,26 @@ _KNOWN = (
 class Kind(StrEnum):
     TEXT = "text"
     IMAGE = "image"
+    QUOTE = "quote"  # a passage that a search of the user's documents has found
 
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """`text` has "\\n" line ends and is empty for a picture; `bytes` and `sha256` are those of the file as it lies."""
+    """`text` has "\\n" line ends and is empty for a picture; `bytes` and `sha256` are those of the file as it lies.
+
+    A quote has a `number`, by which an answer cites it, and stands at `place` ("page 3") of the file at `path`, which
+    was written at `mtime_ns`, since 1970.
+    """
 
     name: str
     kind: Kind
     text: str
     bytes: int
     sha256: str
+    number: int = 0
+    path: str = ""
+    place: str = ""
+    mtime_ns: int = 0
 
 
 def read(path: Path, limit: int = LIMIT) -> Attachment:
@@ -68,18 +78,31 @@ def read(path: Path, limit: int = LIMIT) -> Attachment:
     return Attachment(path.name, Kind.TEXT, decoded(data, path), len(data), digest)
 
 
-def quoted(attachment: Attachment) -> str:
-    """The attachment as it stands in a prompt: its name, then its text in a fence that the text cannot close.
+def refuse_pictures(attached: Iterable[Attachment], model: str) -> None:
+    """Raises `UsageError` for what a chat model cannot read."""
+    for each in attached:
+        if each.kind is Kind.IMAGE:
+            why = f"is a picture, and {model} reads text alone"
+            raise UsageError(plain_name(each.name), why, "ask `edgemm predict` about pictures")
 
-    The fence is one longer than the longest run of backticks inside, as CommonMark 0.31 (section 4.5) reads it.
-    """
+
+def quoted(attachment: Attachment) -> str:
+    """The attachment as it stands in a prompt: its name, then its text in a fence that the text cannot close."""
     name = plain_name(attachment.name)
     if attachment.kind is Kind.IMAGE:
         return f"Picture {name}"
-    longest = max((len(run) for run in _BACKTICKS.findall(attachment.text)), default=0)
+    if attachment.kind is Kind.QUOTE:
+        where = f", {plain_name(attachment.place)}" if attachment.place else ""
+        return f"[{attachment.number}] {name}{where}:\n{fenced(attachment.text)}"
+    return f"File {name}:\n{fenced(attachment.text)}"
+
+
+def fenced(text: str) -> str:
+    """`text` in a fence that is longer than every run of backticks in it (CommonMark 0.31, section 4.5)."""
+    longest = max((len(run) for run in _BACKTICKS.findall(text)), default=0)
     fence = "`" * max(3, longest + 1)
-    body = attachment.text if attachment.text.endswith("\n") else attachment.text + "\n"
-    return f"File {name}:\n{fence}\n{body}{fence}"
+    body = text if text.endswith("\n") else text + "\n"
+    return f"{fence}\n{body}{fence}"
 
 
 def plain_name(name: str) -> str:

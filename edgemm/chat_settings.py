@@ -60,7 +60,8 @@ class ChatSettings:
     """Settings of one chat; the numbers mean what they mean in `Sampling`. Raises `UsageError` for a bad value.
 
     `top_logprobs`: likeliest tokens kept for each token, 0 keeps none. `draft`: most tokens guessed ahead, 0: none.
-    `schema`: a JSON schema that answers must obey, as text; empty: none.
+    `schema`: a JSON schema that answers must obey, as text; empty: none. `docs`: the folder whose passages go with
+    each question, or "*" for every indexed one; empty: none.
     """
 
     system: str = ""
@@ -75,11 +76,12 @@ class ChatSettings:
     draft: int = _DEFAULT.draft
     schema: str = _DEFAULT.schema
     policy: Policy = Policy.REFUSE
+    docs: str = ""
 
     def __post_init__(self) -> None:
         for name, limit in LIMITS.items():
             _check_number(name, getattr(self, name), limit)
-        for name in ("system", "schema"):
+        for name in ("system", "schema", "docs"):
             _check_text(name, getattr(self, name))
         _check_schema(self.schema)
         if not isinstance(self.policy, Policy):

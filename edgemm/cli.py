@@ -17,7 +17,9 @@ import typer
 
 from edgemm import __version__, terminal
 from edgemm.catalog import EMBED_MODEL
+from edgemm.cli_ask import ask
 from edgemm.cli_chat import Json, TaskModel, Threads, chat, prepare, run
+from edgemm.cli_eval import app as evaluation
 from edgemm.cli_index import index, search
 from edgemm.errors import Cancelled, EdgemmError
 from edgemm.events import Progress
@@ -41,7 +43,9 @@ app = typer.Typer(
 app.command()(run)
 app.command()(chat)
 app.add_typer(index, name="index")
+app.add_typer(evaluation)
 app.command()(search)
+app.command()(ask)
 
 
 @app.callback()

@@ -2,8 +2,7 @@
 call. Nothing heavy is imported before a command runs.
 """
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -15,10 +14,11 @@ from typer.core import TyperGroup
 
 from edgemm import terminal
 from edgemm.cli_chat import Json
-from edgemm.errors import BadFile, UsageError
+from edgemm.errors import BadFile, ResourceError, UsageError
+from edgemm.events import Note
 
 if TYPE_CHECKING:
-    from edgemm.index import RootStatus, Status
+    from edgemm.index import Root, RootStatus, Status
     from edgemm.ingest import Report
     from edgemm.library import Index
 
@@ -31,6 +31,8 @@ Until = Annotated[str, typer.Option(help="Only what was written or taken until, 
 Model = Annotated[str, typer.Option("--model", "-m", help="Embeds the texts; remembered by the index.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Passages at most.")]
 Rerank = Annotated[str, typer.Option(help="A reranker, which puts the first 20 in order again.")]
+
+_REASONS = 10  # for files that were not read, at most
 
 
 class _Group(TyperGroup):
@@ -69,17 +71,47 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Read what is new or has changed below folders, and embed it. What is there is found while this goes on."""
-    with _open(model, pictures) as library:
+    from edgemm.polite import politely
+    from edgemm.watch import changes
+
+    is_polite = watch if polite is None else polite
+    with opened(model, pictures) as library:
         roots = [library.root(folder) for folder in folders or ()] or library.store.roots()
         if not roots:
             raise UsageError("index", "there is no folder in the index yet", "give one: edgemm index ~/Documents")
-        _show_report(terminal.finish(library.update(roots)), as_json)
+        news = changes([root.path for root in roots]) if watch else None  # from before the first scan on
+
+        def update(some: "list[Root]") -> None:
+            events = library.update(some)
+            _show_report(terminal.finish(politely(events) if is_polite else events), as_json)
+
+        update(roots)
+        if news:
+            _follow(news, roots, update)
+
+
+def _follow(
+    news: Iterator[Note | frozenset[Path]], roots: "list[Root]", update: "Callable[[list[Root]], None]"
+) -> None:
+    """Index what changes, until Ctrl-C. What stands in the way once may not the next time."""
+    terminal.note("watching; Ctrl-C ends it")
+    try:
+        for event in news:
+            if isinstance(event, Note):
+                terminal.note(event.text)
+                continue
+            try:
+                update([root for root in roots if root.path in event])
+            except ResourceError as error:
+                terminal.note(str(error))
+    except KeyboardInterrupt:
+        terminal.note("no longer watching; what was done is kept")
 
 
 @index.command()
 def status(as_json: Json = False) -> None:
     """What is in the index, and what could not be read."""
-    with _open() as library:
+    with opened() as library:
         found = library.status()
     if as_json:
         terminal.print_json(asdict(found))
@@ -95,10 +127,12 @@ def remove(
     folders: Annotated[list[Path], typer.Argument(help="Folders that are forgotten; no file is touched.")],
 ) -> None:
     """Forget folders."""
-    with _open() as library:
+    from edgemm.hits import in_line
+
+    with opened() as library:
         for folder in folders:
             library.remove(folder)
-            print(terminal.safe(f"{folder}: forgotten"))
+            print(in_line(f"{folder}: forgotten"))
 
 
 @index.command()
@@ -121,6 +155,22 @@ def verify(
         _show_report(terminal.finish(library.update()), as_json=False)
 
 
+@index.command()
+def export(
+    parquet: Annotated[Path, typer.Option("--parquet", help="A folder for the Parquet files.")],
+    vectors: Annotated[str, typer.Option(help="float32, or int8 with a scale for each.")] = "float32",
+) -> None:
+    """Write every passage with its vector as Parquet, for other search engines."""
+    from edgemm import parquet as door
+
+    if vectors not in tuple(door.Numbers):
+        raise UsageError(vectors, "is no kind of vector", f"choose {' or '.join(door.Numbers)}")
+    with opened() as library:
+        require_folders(library, "export")
+        done: Any = terminal.finish(door.export(library.store, parquet, door.Numbers(vectors)))
+    print(terminal.safe(f"{done.chunks:,} passages, {done.vectors:,} vectors, in {parquet}"))
+
+
 def search(
     query: Annotated[list[str] | None, typer.Argument(help="What is looked for, in your own words.")] = None,
     folders: Within = None,
@@ -140,23 +190,27 @@ def search(
     text = " ".join(query or ())
     if not text.strip() and picture is None:
         raise UsageError("search", "there is no query", 'give one: edgemm search "how to cancel the contract"')
-    with _open() as library:
-        if not library.store.roots():
-            raise UsageError("search", "nothing is indexed yet", "run `edgemm index DIR` first")
-        found = library.search(
-            text,
-            picture=picture,
-            folders=folders or (),
-            names=names or (),
-            kinds=types or (),
-            since=period(since)[0] if since else -math.inf,
-            until=period(until)[1] if until else math.inf,
-            limit=limit,
-            rerank=rerank,
-        )
+    with opened() as library:
+        require_folders(library, "search")
+        filters = narrowed(folders, types, names, since, until)
+        found = library.search(text, picture=picture, limit=limit, rerank=rerank, **filters)
         for note in library.notes:
             terminal.note(note)
     hits.show(found, as_json=as_json, explain=explain)
+
+
+def require_folders(library: "Index", what: str) -> None:
+    if not library.store.roots():
+        raise UsageError(what, "nothing is indexed yet", "run `edgemm index DIR` first")
+
+
+def narrowed(
+    folders: list[Path] | None, types: list[str] | None, names: list[str] | None, since: str, until: str
+) -> dict[str, Any]:
+    """What was typed to narrow a search, as `Index.search` takes it."""
+    times = {"since": period(since)[0]} if since else {}
+    times |= {"until": period(until)[1]} if until else {}
+    return {"folders": folders or (), "names": names or (), "kinds": types or (), **times}
 
 
 def period(text: str) -> tuple[float, float]:
@@ -172,7 +226,7 @@ def period(text: str) -> tuple[float, float]:
 
 
 @contextmanager
-def _open(model: str = "", pictures: str = "") -> "Iterator[Index]":
+def opened(model: str = "", pictures: str = "") -> "Iterator[Index]":
     from edgemm.library import Index
 
     with Index.open(model=model, pictures=pictures) as library:
@@ -194,10 +248,13 @@ def _problems() -> list[str]:
 
 def _show_report(report: Any, as_json: bool) -> None:
     if as_json:
-        terminal.print_json(asdict(report))
+        terminal.print_json(vars(report))  # `asdict` would count the pairs of a Counter
         return
-    for why, count in [*report.refused.most_common(), *report.skipped.most_common()]:
-        terminal.note(f"{_files(count)} not read: {why}")
+    reasons = report.refused + report.skipped
+    for why, count in reasons.most_common(_REASONS):
+        terminal.note(f"{count:,} not read: {why}")
+    if len(reasons) > _REASONS:
+        terminal.note(f"and {len(reasons) - _REASONS:,} other reasons: see `edgemm index status`")
     new = [f"{count:,} {what}" for what, count in _changes(report).items() if count]
     print(f"{_files(report.files)} in the index" + (f": {', '.join(new)}" if new else ", nothing has changed"))
     if report.embedded:
@@ -214,13 +271,17 @@ def _files(count: int) -> str:
 
 
 def _row(root: "RootStatus") -> tuple[str, ...]:
+    from edgemm.hits import in_line
+
     counts = (root.files, root.chunks, root.pending, len(root.refused))
-    return (str(root.root.path), *(f"{count:,}" for count in counts), terminal.human_bytes(root.size))
+    return (in_line(str(root.root.path)), *(f"{count:,}" for count in counts), terminal.human_bytes(root.size))
 
 
 def _remarks(found: "Status") -> Iterator[str]:
+    from edgemm.ingest import is_folder
+
     for root in found.roots:
-        if not root.root.path.is_dir():
+        if not is_folder(root.root.path):
             yield f"{root.root.path}: is not there now"
         for name, why in root.refused:
             yield f"{root.root.path / name}: {why}"

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from edgemm import attachments, package, personas, transcripts
+from edgemm import attachments, cite, package, personas, transcripts
 from edgemm.attachments import Kind
 from edgemm.chat_settings import LIMITS, MAX_SCHEMA, ChatSettings, Policy
 from edgemm.chat_settings import parse as parse_number
@@ -21,7 +21,7 @@ from edgemm.errors import BadFile, UsageError, disk_errors
 from edgemm.sessions import ChatInfo, Hit, Sessions, Turn, branch, siblings
 from edgemm.snippets import MARK, UNMARK
 
-OFF = "off"
+ON, OFF = "on", "off"
 _SHOWN = 72  # characters of a text that stands for the whole
 _LONGEST_NUMBER = 18  # digits; SQLite's own numbers end there
 _NAME = 40  # characters of an unknown command that are looked at
@@ -56,6 +56,8 @@ ROWS = (
     Command("branch", "[N]", "show version N of a question or an answer; alone: list them"),
     Command("history", "", "show what was said"),
     Command("attach", "FILE|off", "send a file with the next question; off: none"),
+    Command("docs", "[on|off|FOLDER]", "answer from your indexed documents, with citations; alone: say which"),
+    Command("documents", "", "search your documents and choose their folders, in the full screen"),
     Command("export", "FILE", "save this chat: .md holds this branch, .json all of them"),
     Command("import", "FILE", "read a chat from a file that /export wrote"),
     Command("schema", "FILE|off", "answers obey the JSON schema in FILE"),
@@ -227,6 +229,24 @@ def with_schema(settings: ChatSettings, text: str) -> ChatSettings:
     return replace(settings, schema=found.text)
 
 
+def with_docs(settings: ChatSettings, text: str) -> ChatSettings:
+    """`on`: passages of every indexed folder go with each question; `off`: none; else those of the folder `text`."""
+    if text in (ON, OFF):
+        return replace(settings, docs=cite.ALL if text == ON else "")
+    path = file(text)
+    if not path.exists():
+        raise UsageError(_short(text), "there is no such folder", f"type {_BY_NAME['docs'].usage}")
+    return replace(settings, docs=str(path.resolve()))
+
+
+def docs_line(settings: ChatSettings) -> str:
+    """Where passages come from."""
+    if not settings.docs:
+        return "your documents are not searched: /docs on"
+    where = "every indexed folder" if settings.docs == cite.ALL else settings.docs
+    return f"passages of {where} go with each question: /docs off"
+
+
 # Versions of messages
 
 
@@ -303,6 +323,8 @@ def setting_lines(settings: ChatSettings) -> list[str]:
             value = "a new one each time" if value is None else value
         elif name == "schema":
             value = f"{len(value):,} characters" if value else OFF
+        elif name == "docs" and value == cite.ALL:
+            value = "every indexed folder"
         found.append(f"{name}: {_short(str(value)) or OFF}" + (f" ({LIMITS[name]})" if name in LIMITS else ""))
     return found
 

@@ -14,9 +14,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from edgemm import context
+from edgemm import cite, context
 from edgemm.answer import Begun, Ended, Events, Growing, Start, forked, resumed, tokens_of
-from edgemm.attachments import Attachment, Kind, plain_name
+from edgemm.attachments import Attachment, Kind, refuse_pictures
 from edgemm.backends import Generator, Prompt, Sampling
 from edgemm.chat_settings import ChatSettings, Policy
 from edgemm.errors import EdgemmError, PromptTooLong, ResourceError, UsageError
@@ -49,9 +49,17 @@ class Conversation:
     """
 
     def __init__(
-        self, sessions: Sessions, chat: int, generator: Generator, facts: Facts, kv: KvStore | None = None
+        self,
+        sessions: Sessions,
+        chat: int,
+        generator: Generator,
+        facts: Facts,
+        kv: KvStore | None = None,
+        find: cite.Find | None = None,
     ) -> None:
+        """`find` searches the user's documents, for chats whose settings ask for it."""
         self._sessions, self._generator, self._facts = sessions, generator, facts
+        self._find = find
         self._kv = kv if generator.info.can_save else None
         self._is_saved = True  # the KV cache, as far as it is worth saving
         self._stopping = threading.Event()
@@ -111,7 +119,7 @@ class Conversation:
         if instead is None:
             return self._plan(self.branch(), text, attached, self.settings.policy)
         old = self.turn(instead, "user")
-        files = [*context.attachments(old), *attached]
+        files = [*self._files(old), *attached]
         return self._plan(branch(self.turns, old.parent), text, files, self.settings.policy)
 
     def _plan(self, before: Sequence[Turn], text: str, attached: Sequence[Attachment], policy: Policy) -> context.Plan:
@@ -142,7 +150,7 @@ class Conversation:
         The files of `message` go with it again, and then those `attached`.
         """
         old = self.turn(message, "user")
-        yield from self._ask(old.parent, text, [*context.attachments(old), *attached], policy)
+        yield from self._ask(old.parent, text, [*self._files(old), *attached], policy)
 
     def regenerate(self, message: int) -> Events:
         """Another answer beside `message`; given a question, another answer to it."""
@@ -237,22 +245,36 @@ class Conversation:
 
     def _ask(self, parent: int | None, text: str, attached: Sequence[Attachment], policy: Policy | None) -> Events:
         self._stopping.clear()
-        self._check_files(attached)
+        refuse_pictures(attached, self._facts.model)
+        files = list(attached)
         known = {turn.id for turn in self.turns}
         if self.changed_elsewhere() and any(turn.id not in known for turn in self.turns):
             yield Note("this chat has grown in another window: the new messages are another branch")
         before = branch(self.turns, parent)
-        plan = self._plan(before, text, attached, policy or self.settings.policy)
+        files += yield from self._quotes(before, text, files)
+        plan = self._plan(before, text, files, policy or self.settings.policy)
         if not plan.fits:
-            raise _too_long(plan)
-        details: dict[str, Any] = {context.ATTACHMENTS: [asdict(each) for each in attached]} if attached else {}
+            raise context.too_long(plan)
+        details: dict[str, Any] = {context.ATTACHMENTS: [asdict(each) for each in files]} if files else {}
         if plan.dropped:
-            details[context.KEY] = yield from self._cut(plan, before, context.asked(text, attached))
+            details[context.KEY] = yield from self._cut(plan, before, context.asked(text, files))
         turn = self._sessions.add(self.info.id, parent, "user", text, details=details)
         self._reload(turn.id)
         if not self.info.title:
             self.rename(_title(" ".join([text, *(each.name for each in attached)])))
         yield from self._answer(turn, Start())
+
+    def _quotes(self, before: Sequence[Turn], text: str, files: Sequence[Attachment]) -> Work[list[Attachment]]:
+        """Passages of the user's documents, as many as fit without any other message being left out."""
+        if not self.settings.docs or self._find is None:
+            return []
+        without = self._plan(before, text, files, Policy.DROP)
+
+        def fits(quotes: Sequence[Attachment]) -> bool:
+            plan = self._plan(before, text, [*files, *quotes], Policy.DROP)
+            return plan.fits and plan.dropped == without.dropped
+
+        return (yield from cite.search(self._find, self.settings.docs, text, fits))
 
     def _cut(self, plan: context.Plan, before: Sequence[Turn], question: str) -> Work[dict[str, Any]]:
         """What is kept with the first question before which turns are left out."""
@@ -357,11 +379,9 @@ class Conversation:
             raise UsageError("this answer", "follows no question", "ask one")
         return self.turn(answer.parent, "user")
 
-    def _check_files(self, attached: Sequence[Attachment]) -> None:
-        for each in attached:
-            if each.kind is Kind.IMAGE:
-                why = f"is a picture, and {self._facts.model} reads text alone"
-                raise UsageError(plain_name(each.name), why, "ask `edgemm predict` about pictures")
+    def _files(self, question: Turn) -> list[Attachment]:
+        """Those that the user attached; the documents are searched again for another question."""
+        return [each for each in context.attachments(question) if each.kind is not Kind.QUOTE]
 
     def _reload(self, leaf: int | None = None) -> None:
         """Read the chat again. This window goes to `leaf`, or stays where it is, whatever another one has opened."""
@@ -376,11 +396,3 @@ class Conversation:
 def _title(text: str) -> str:
     words = " ".join(clean(text).split())
     return words if len(words) <= _TITLE else words[: _TITLE - 1].rsplit(" ", 1)[0] + "…"
-
-
-def _too_long(plan: context.Plan) -> PromptTooLong:
-    if plan.alone > plan.room:
-        why = f"has {plan.alone:,} tokens with the system prompt, {plan.room:,} fit beside an answer"
-        return PromptTooLong("question", why, "shorten it, or take a larger --ctx")
-    why = f"has {plan.tokens:,} tokens with the conversation before it, {plan.room:,} fit beside an answer"
-    return PromptTooLong("question", why, f"let the {len(plan.dropped)} oldest messages go, or take a larger --ctx")

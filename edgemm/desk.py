@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from edgemm import models, package, paths
+from edgemm import cite, models, package, paths
+from edgemm.attachments import Attachment
 from edgemm.backends import Generator
 from edgemm.chat_settings import ChatSettings
 from edgemm.conversation import Conversation, Facts
 from edgemm.errors import DiskFull, EdgemmError
 from edgemm.kv import KvStore
+from edgemm.library import Index
 from edgemm.models import ChatOptions
 from edgemm.sessions import ChatInfo, Sessions, default_path
 from edgemm.speeds import Speeds
@@ -52,6 +54,8 @@ class Desk:
         self.sessions = self._open_sessions(path or default_path())
         self.speeds = Speeds()
         self.kv = KvStore(paths.cache() / "kv")
+        self._library: Index | None = None
+        self._opening = threading.Lock()
 
     def _open_sessions(self, path: Path) -> Sessions:
         try:
@@ -90,7 +94,18 @@ class Desk:
             if before is not None:
                 before.park()
             loaded = self._load(self.sessions.chat(chat).model)
-            return Conversation(self.sessions, chat, loaded.generator, loaded.facts, self.kv)
+            return Conversation(self.sessions, chat, loaded.generator, loaded.facts, self.kv, self.quotes)
+
+    @property
+    def library(self) -> Index:
+        """The user's documents. Raises what stands in the way of opening them."""
+        with self._opening:  # not the lock under which a chat model is loaded: the documents need not wait for it
+            self._library = self._library or Index.open()
+            return self._library
+
+    def quotes(self, docs: str, question: str) -> list[Attachment]:
+        """Passages for a question, out of a folder or `cite.ALL`."""
+        return self.library.quotes(question, folders=() if docs == cite.ALL else (docs,))
 
     def chats(self) -> list[ChatInfo]:
         """Those in which something was said, the last one first."""
@@ -119,6 +134,8 @@ class Desk:
 
     def close(self) -> None:
         self.unload()
+        if self._library is not None:
+            self._library.close()
         self.sessions.close()
 
     def open_model(self, name: str) -> Generator:

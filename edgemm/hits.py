@@ -6,14 +6,15 @@ It knows no index and no model.
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from edgemm import terminal
-from edgemm.documents.records import Place
-from edgemm.index import Chunk
-from edgemm.search import Hit
+from edgemm.search import Hit, place
 from edgemm.snippets import MARK, UNMARK
+
+_CONTROLS = {ord("\t"): "\u2409", ord("\n"): "\u240a"}  # shown as pictures, as `safe` shows the others
 
 
 def show(hits: Sequence[Hit], *, as_json: bool, explain: bool) -> None:
@@ -26,14 +27,10 @@ def show(hits: Sequence[Hit], *, as_json: bool, explain: bool) -> None:
         _draw(hits, explain)
     else:
         for hit in hits:
-            columns = (str(hit.chunk.path), place(hit.chunk), f"{hit.score:.4f}", *([_why(hit)] * explain), plain(hit))
-            sys.stdout.write(terminal.safe("\t".join(" ".join(column.split()) for column in columns)) + "\n")
+            where, score = place(hit.chunk).shown(), f"{hit.score:.4f}"
+            columns = (str(hit.chunk.path), where, score, *([_why(hit)] * explain), plain(hit))
+            sys.stdout.write("\t".join(map(in_line, columns)) + "\n")
         sys.stdout.flush()
-
-
-def place(chunk: Chunk) -> str:
-    """ "page 3", "lines 10-24" and so on; "" for a file as a whole."""
-    return Place(**chunk.place).shown()  # type: ignore[arg-type]
 
 
 def plain(hit: Hit) -> str:
@@ -41,11 +38,17 @@ def plain(hit: Hit) -> str:
     return hit.snippet.replace(MARK, "").replace(UNMARK, "")
 
 
+def in_line(text: str) -> str:
+    """Safe, and without line ends and tabs: no file name adds a line or a column. Its blanks stay as they are."""
+    return terminal.safe(text).translate(_CONTROLS)
+
+
 def short(path: Path) -> str:
     """From the current folder or from home, where that is shorter."""
-    for base, prefix in ((Path.cwd(), ""), (Path.home(), f"~{os.sep}")):
-        if path.is_relative_to(base):
-            return prefix + str(path.relative_to(base))
+    for base, prefix in ((Path.cwd, ""), (Path.home, f"~{os.sep}")):
+        with suppress(OSError, RuntimeError):  # the current folder may be gone, and a user without a home
+            if path.is_relative_to(base()):
+                return prefix + str(path.relative_to(base()))
     return str(path)
 
 
@@ -56,20 +59,16 @@ def _draw(hits: Sequence[Hit], explain: bool) -> None:
     console = terminal.console()
     for number, hit in enumerate(hits, 1):
         link = None if os.environ.get("NO_COLOR") else hit.chunk.path.as_uri()  # percent-encoded: it holds no escape
-        head = Text.assemble(
-            (f"{number} ", "bold"), (terminal.safe(short(hit.chunk.path)), Style(bold=True, link=link))
-        )
-        rest = [place(hit.chunk), *(["taken " + hit.chunk.taken] if hit.chunk.taken else [])]
-        head.append(terminal.safe("".join(f", {each}" for each in rest if each)))
+        head = Text.assemble((f"{number} ", "bold"), (in_line(short(hit.chunk.path)), Style(bold=True, link=link)))
+        rest = [place(hit.chunk).shown(), *(["taken " + hit.chunk.taken] if hit.chunk.taken else [])]
+        head.append(in_line("".join(f", {each}" for each in rest if each)))
         if hit.chunk.heading:
-            head.append(terminal.safe(" · " + " > ".join(hit.chunk.heading)), "dim")
+            head.append(in_line(" · " + " > ".join(hit.chunk.heading)), "dim")
         console.print(head)
         if hit.snippet:
             console.print(Text("  ").append_text(_marked(hit.snippet)))
         if hit.copies:
-            console.print(
-                Text(terminal.safe(f"  also in {', '.join(short(Path(copy)) for copy in hit.copies)}"), "dim")
-            )
+            console.print(Text(in_line(f"  also in {', '.join(short(Path(copy)) for copy in hit.copies)}"), "dim"))
         if explain:
             console.print(Text(f"  {_why(hit)}", "dim"))
 
@@ -80,8 +79,8 @@ def _marked(snippet: str) -> Any:
     text = Text()
     for number, piece in enumerate(snippet.split(MARK)):
         match, _, rest = piece.rpartition(UNMARK) if number else ("", "", piece)
-        text.append(terminal.safe(match), "bold reverse" if os.environ.get("NO_COLOR") else "bold yellow")
-        text.append(terminal.safe(rest))
+        text.append(in_line(match), "bold reverse" if os.environ.get("NO_COLOR") else "bold yellow")
+        text.append(in_line(rest))
     return text
 
 

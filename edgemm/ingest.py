@@ -4,10 +4,14 @@ A file whose size and time are those that are stored is not opened. What is done
 interrupted run is gone on with. Vectors come from functions that the caller gives; it knows no model.
 """
 
+import errno
+import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 
@@ -16,14 +20,19 @@ from edgemm.documents.kinds import Kind
 from edgemm.documents.reader import Result
 from edgemm.errors import BadFile, EdgemmError
 from edgemm.events import Note, Progress, Work
-from edgemm.index import FileFacts, FileState, Known, Medium, Model, ModelState, Passage, Pending, Root, Store
+from edgemm.index import FileFacts, FileState, Known, Medium, Model, Passage, Pending, Root, Store
 from edgemm.index.pages import Float
 
 PARSER = 1  # grows when files would be read or cut otherwise; then all are read again
 CHUNK = 256  # tokens at most
 _BATCH = 512  # contents are embedded and stored together: they are sorted by length, and so many are lost by a kill
-_RECENT = 2_000_000_000  # nanoseconds: a file as young may be written again within the same tick of its clock
-_UNSETTLED = -1  # as the time of a file: it is read again next time
+_SECOND = 1_000_000_000  # nanoseconds
+_RECENT = 2 * _SECOND  # a file as young may be written again within the same tick of its clock
+_AHEAD = 3600 * _SECOND  # clocks of other machines may be as far ahead; beyond that, a time is merely wrong
+_CANNOT_LIST = "cannot be listed"  # how `walk` begins to say so
+_NO_FILE = {"symbolic link", "pipe, device or socket"}  # what `walk` skips and knows to be no file
+# The system's own words: a file that cannot be opened now may be open to us next time, with the same size and time.
+_SYSTEM = {os.strerror(number).lower() for number in errno.errorcode}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +111,7 @@ class _Folder:
     report: Report
 
     def update(self) -> Work[None]:
-        if not self.root.path.is_dir():
+        if not is_folder(self.root.path):
             self.report.missing.append(str(self.root.path))
             yield Note(f"{self.root.path}: is not there now; what the index holds of it is kept")
             return
@@ -114,13 +123,13 @@ class _Folder:
 
     def _scan(self, known: dict[str, Known]) -> Work[tuple[list[Found], list[str]]]:
         """Files that must be read, and names of those that are gone."""
-        todo, seen, closed = [], set(), []
+        todo, seen, closed = [], set(), set()
         for number, each in enumerate(walk(self.root.path)):
             if number % 1000 == 999:
                 yield Progress(f"scan {self.root.path.name}", number + 1, 0, "files")
             if isinstance(each, Skipped):
                 self.report.skipped[each.why] += 1
-                closed.append(each.name)
+                closed |= {each.name.rstrip("/")} if _is_closed(each) else set()
                 continue
             seen.add(each.name)
             self.report.files += 1
@@ -128,8 +137,7 @@ class _Folder:
                 self.report.unchanged += 1
             else:
                 todo.append(each)
-        hidden = tuple(name for name in closed if name.endswith("/"))  # folders that cannot be listed now
-        return todo, [name for name in known if name not in seen and not (hidden and name.startswith(hidden))]
+        return todo, [name for name in known if name not in seen and not _is_below(name, closed)]
 
     def _read(self, todo: Sequence[Found], known: dict[str, Known]) -> Work[None]:
         total, done = sum(each.size for each in todo), 0
@@ -166,6 +174,14 @@ class _Folder:
         ]
 
 
+def is_folder(path: Path) -> bool:
+    """As far as we may look: what lies in a locked folder is none to us."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def rough_spans(texts: Sequence[str]) -> list[list[tuple[int, int]]]:
     """Stands for a tokenizer where there is no model yet: four characters a token, which is on the safe side."""
     return [[(at, min(at + 4, len(text))) for at in range(0, len(text), 4)] for text in texts]
@@ -190,20 +206,35 @@ def _embed(store: Store, encoder: Encoder, model: Model, report: Report) -> Work
         else:
             yield Progress(stage, done, waiting, "pictures")
     report.tokens += encoder.tokens() - before
-    if model.state == ModelState.BUILDING:
+    if [each.id for each in store.models() if each.medium == model.medium] != [model.id]:
         store.model_ready(model.id)
 
 
 def _vectors(encoder: Encoder, some: Sequence[Pending]) -> tuple[list[Pending], Float, list[EdgemmError]]:
-    """The vectors of those that have one, and why the others have none: a picture may be damaged."""
+    """The vectors of those that have one, and why the others have none: a picture may be damaged, or another one."""
     try:
-        return list(some), encoder.embed(some), []
+        vectors = encoder.embed(some)
+        if np.isfinite(vectors).all():
+            return list(some), vectors, []
+        raise BadFile(some[0].path, f"{encoder.name} gives no numbers for a part of it", "embed with another model")
     except BadFile as error:
         if len(some) == 1:
-            return [], np.empty((0, encoder.dimensions), np.float32), [error]
+            return [], np.empty((0, encoder.dimensions), np.float32), [BadFile(some[0].path, error.why, error.fix)]
     half = len(some) // 2
     first, second = _vectors(encoder, some[:half]), _vectors(encoder, some[half:])
     return [*first[0], *second[0]], np.concatenate([first[1], second[1]]), [*first[2], *second[2]]
+
+
+def _is_closed(skipped: Skipped) -> bool:
+    """Whether nobody knows what is there now: a folder that cannot be listed, or what the system tells nothing of."""
+    if skipped.name.endswith("/") or skipped.name == ".":
+        return skipped.why.startswith(_CANNOT_LIST)
+    return skipped.why not in _NO_FILE
+
+
+def _is_below(name: str, closed: Collection[str]) -> bool:
+    """Whether a name, or a folder that it is in, is one of `closed`; "." is the root."""
+    return "." in closed or any(above in closed for above in accumulate(name.split("/"), "{}/{}".format))
 
 
 def _is_same(found: Found, known: Known | None) -> bool:
@@ -213,5 +244,6 @@ def _is_same(found: Found, known: Known | None) -> bool:
 def _facts(result: Result, *, why: str = "", title: str = "", taken: str = "") -> FileFacts:
     found = result.found
     state = FileState.REFUSED if why else FileState.READ
-    mtime_ns = _UNSETTLED if time.time_ns() - found.mtime_ns < _RECENT else found.mtime_ns
+    is_settled = why not in _SYSTEM and not -_AHEAD < time.time_ns() - found.mtime_ns < _RECENT
+    mtime_ns = found.mtime_ns if is_settled else found.mtime_ns - 1  # not quite: it is read again next time
     return FileFacts(found.name, found.size, mtime_ns, result.hash, found.kind, state, why, title, taken, PARSER)

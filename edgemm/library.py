@@ -12,22 +12,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from edgemm import ingest, models, search
+import numpy as np
+
+from edgemm import attachments, cite, ingest, models, search
+from edgemm.attachments import Attachment
 from edgemm.batches import BatchOptions
 from edgemm.catalog import EMBED_MODEL
 from edgemm.documents.kinds import Kind
+from edgemm.documents.reader import Limits
 from edgemm.embed import Kind as Side
-from edgemm.errors import BadFile, EdgemmError, MissingExtra, UnknownModel, UsageError
+from edgemm.errors import BadFile, EdgemmError, MissingExtra, UnknownModel, UsageError, disk_errors
 from edgemm.events import Note, Work
 from edgemm.fusion import fuse
-from edgemm.index import Medium, Model, Pending, Root, Scope, Status, Store
+from edgemm.index import Chunk, Medium, Model, Pending, Root, Scope, Status, Store
 from edgemm.index.pages import Float
+from edgemm.index.records import picture_hash
 from edgemm.ingest import Encoder, Report
 from edgemm.package import Package
 from edgemm.search import Hit, Part, Probe, Rerank
 from edgemm.tokenizer import Overflow
 
+_LARGEST = Limits().file  # bytes: a picture that was read had no more
 _FINGERPRINTED = (".onnx", ".gguf", "tokenizer.json")
 
 
@@ -76,30 +83,34 @@ class Index:
         encoders = [encoder for encoder in found if encoder]
         for note in self._take_notes():
             yield Note(note)
-        chosen = self.store.roots() if roots is None else roots
+        there = self.store.roots()  # one that was given may have become part of another since
+        chosen = there if roots is None else [root for root in dict.fromkeys(roots) if root in there]
         for event in ingest.update(self.store, chosen, encoders):
             if isinstance(event, Report):
                 self._merge(chosen)
             yield event
 
     def root(self, folder: Path | str) -> Root:
-        """The root that `folder` is, or is in; else a new one. Roots below a new one become part of it."""
-        path = Path(folder).expanduser().resolve()
-        if not path.is_dir():
-            why = "is a file" if path.is_file() else "there is no such folder"
+        """The root that `folder` is, or is in; else a new one. Roots below a new one become part of it.
+
+        A root does not hold what is hidden or ignored below it: such a folder becomes a root of its own.
+        """
+        path = _place(folder)
+        if not ingest.is_folder(path):
+            why = "is a file" if _is_file(path) else "there is no such folder, or it is locked"
             raise BadFile(folder, why, "give the folder that holds your documents")
         roots = self.store.roots()
-        if around := next((root for root in roots if path.is_relative_to(root.path)), None):
-            if around.path != path:
-                self.notes.append(f"{path}: is part of {around.path}, which is brought up to date")
-            return around
-        return self.store.add_root(path)
+        same = [root for root in roots if root.path == path]
+        around = [root for root in roots if path.is_relative_to(root.path) and self._reaches(root, path)]
+        if around and not same:
+            self._note(f"{path}: is part of {around[0].path}, which is brought up to date")
+        return next(iter([*same, *around]), None) or self.store.add_root(path)
 
     def remove(self, folder: Path | str) -> None:
         """Forget a folder. Raises `UsageError` when it is not in the index."""
-        path = Path(folder).expanduser()
+        places = (_place(folder), _expanded(folder).absolute())
         for root in self.store.roots():
-            if root.path in (path.absolute(), path.resolve()):
+            if root.path in places:
                 with self.store.exclusive():
                     self.store.remove_root(root.id)
                     self.store.compact()
@@ -131,9 +142,28 @@ class Index:
         if unknown := sorted(set(kinds) - set(Kind)):
             raise UsageError(unknown[0], "is no kind of document", f"choose {', '.join(Kind)}")
         scope = Scope((), tuple(map(_place, folders)), tuple(names), tuple(kinds), since, until)
-        probes = self._probes(text, Path(picture) if picture is not None else None)
+        image = Path(picture) if picture is not None else None
         again = self._reranker(rerank) if rerank else None
-        return search.search(self.store, text, probes, scope=scope, limit=limit, rerank=again)
+
+        def found() -> list[Hit]:
+            probes = self._probes(text, image)
+            return search.search(self.store, text, probes, scope=scope, limit=limit, rerank=again)
+
+        before = self.store.models()
+        try:
+            return found()
+        except UsageError:
+            if self.store.models() == before:
+                raise
+            return found()  # another model has taken over meanwhile
+
+    def quotes(self, question: str, limit: int = cite.QUOTES, **filters: Any) -> list[Attachment]:
+        """Passages for a question as numbered quotes, the best first; `filters` are those of `search`.
+
+        Pictures, which have no text, are left out.
+        """
+        hits = [hit for hit in self.search(question, limit=2 * limit, **filters) if hit.chunk.text.strip()]
+        return [_quote(number, hit.chunk) for number, hit in enumerate(hits[:limit], 1)]
 
     def close(self) -> None:
         with self._opening:
@@ -161,7 +191,8 @@ class Index:
             if vectors:
                 found.append(Probe(Part.PICTURES, model.id, fuse(vectors) if len(vectors) > 1 else vectors[0]))
         elif picture:
-            raise UsageError(picture, "the index has no pictures", "index them with `--pictures MODEL`")
+            why = self.notes[-1] if self.store.ready(Medium.PICTURE) else "the index has no pictures"
+            raise UsageError(picture, why, "index them with `--pictures MODEL`")
         return found
 
     def _serving(self, medium: Medium) -> tuple[Model, Engine] | None:
@@ -181,8 +212,8 @@ class Index:
 
     def _encoder(self, medium: Medium) -> Work[Encoder | None]:
         """What embeds new contents of the medium; None where there is no model for it."""
-        remembered = self.store.ready(medium)
-        name = self._asked[medium] or (remembered.name if remembered else "")
+        remembered = [model.name for model in self.store.models() if model.medium == medium]
+        name = self._asked[medium] or next(reversed(remembered), "")  # the newest, which may not serve yet
         default = EMBED_MODEL if medium == Medium.TEXT else ""
         if not name and not default:
             return None
@@ -197,10 +228,24 @@ class Index:
             return None
 
     def _merge(self, roots: Sequence[Root]) -> None:
-        """Forget the roots below one of `roots`, which holds their files by now."""
+        """Forget the roots below one of `roots`, where that holds their files by now."""
         for other in self.store.roots():
-            if any(other.id != root.id and other.path.is_relative_to(root.path) for root in roots):
+            above = [root for root in roots if root.id != other.id and other.path.is_relative_to(root.path)]
+            if any(self._holds(root, other) for root in above):
                 self.store.remove_root(other.id)
+
+    def _holds(self, root: Root, below: Root) -> bool:
+        """Whether `root` has every file of another root that is still there: hidden and ignored ones it has not."""
+        known, prefix = self.store.known(root.id), below.path.relative_to(root.path)
+        names = self.store.known(below.id)
+        return all((prefix / name).as_posix() in known or not _is_file(below.path / name) for name in names)
+
+    def _reaches(self, root: Root, path: Path) -> bool:
+        """Whether `root` has files below `path`, or will have, as far as that is known before it is looked through."""
+        if not (known := self.store.known(root.id)):
+            return not any(part.startswith(".") for part in path.relative_to(root.path).parts)
+        prefix = (path.relative_to(root.path) / "_").as_posix()[:-1]
+        return any(name.startswith(prefix) for name in known)
 
     def _engine(self, name: str, medium: Medium) -> Engine:
         with self._opening:
@@ -222,8 +267,7 @@ class Index:
             return self._rerankers[name]
 
     def _note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
+        self.notes = [*(note for note in self.notes if note != text), text]
 
     def _take_notes(self) -> list[str]:
         found, self.notes = self.notes, []
@@ -266,7 +310,7 @@ def _picture_engine(name: str) -> Engine:
         raise UsageError(name, "gives labels and no vectors", "choose a model for image-embed or image-text")
 
     def embed(some: Sequence[Pending]) -> Float:
-        return vision.embed_images([each.path for each in some])
+        return np.concatenate(list(vision.stream_images(map(_picture, some))))
 
     encoder = Encoder(name, fingerprint(found), vision.dimensions, Medium.PICTURE, embed)
     of_text = partial(_only, vision.embed_texts) if vision.task == "image-text" else None
@@ -278,8 +322,40 @@ def _only(embed: Callable[..., Float], source: object) -> Float:
     return vector
 
 
+def _quote(number: int, chunk: Chunk) -> Attachment:
+    size = len(chunk.text.encode())
+    facts = (chunk.hash, number, str(chunk.path), search.place(chunk).shown(), chunk.mtime_ns)
+    return Attachment(chunk.path.name, attachments.Kind.QUOTE, chunk.text, size, *facts)
+
+
+def _picture(pending: Pending) -> bytes:
+    """The bytes that it was indexed by: a vector of others would be found under their hash, for good."""
+    if not _is_file(pending.path):  # what is none might never end
+        raise BadFile(pending.path, "is no longer there", "run `edgemm index` again")
+    with disk_errors(pending.path), pending.path.open("rb") as file:
+        data = file.read(_LARGEST + 1)
+    if picture_hash(hashlib.sha256(data).hexdigest()) != pending.hash:
+        raise BadFile(pending.path, "has changed since it was read", "run `edgemm index` again")
+    return data
+
+
 def _place(folder: Path | str) -> Path:
-    return Path(folder).expanduser().resolve()
+    """Raises `BadFile` for a path that leads nowhere: the home of an unknown user, links in a circle."""
+    try:
+        return _expanded(folder).resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise BadFile(folder, str(error), "check the path") from error
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _expanded(folder: Path | str) -> Path:
+    return Path(folder).expanduser()
 
 
 def _report(events: ingest.Events) -> Report:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from edgemm.documents.records import Place
 from edgemm.index import Chunk, Scope, Store
 from edgemm.index.pages import Float
 from edgemm.snippets import Finder
@@ -18,7 +19,7 @@ Ranking = Sequence[tuple[int, float]]
 Rerank = Callable[[str, Sequence[str]], Sequence[float]]
 """Scores of texts for a query, in their order."""
 
-POOL = 100  # chunks of each ranking that are fused
+POOL, _WIDEST = 100, 10_000  # chunks of each ranking that are fused: more, while most of them are copies
 RERANKED = 20  # of the best are ranked again
 _K = 60  # of the paper: how little the first ranks differ
 _WIDTH = 200  # characters of a snippet
@@ -56,7 +57,7 @@ class Hit:
     """A chunk that was found. `score` is the sum of reciprocal ranks; `parts` says where they come from.
 
     In `snippet`, MARK and UNMARK of snippets.py stand around the words of the query. `copies`: other files with the
-    same text.
+    same text, as far as they were seen.
     """
 
     chunk: Chunk
@@ -77,18 +78,21 @@ def search(
 ) -> list[Hit]:
     """The `limit` best chunks within `scope`, the best first; nothing is found by an empty query without a probe."""
     allowed = store.mask(scope) if scope and scope != Scope() else None
-    pool = max(POOL, 2 * limit)
-    rankings: dict[Part, Ranking] = {Part.WORDS: store.words(text, allowed, pool)}
-    rankings |= {probe.part: store.nearest(probe.model, probe.vector, pool, allowed) for probe in probes}
-    wanted = max(limit, RERANKED) if rerank else limit
-    finder = _finder(text)
-    hits: list[Hit] = []
-    for id, score in fuse(rankings.values()):
-        if len(hits) >= wanted:
-            break
-        for chunk in store.chunks([id]):  # one that was replaced meanwhile is gone
-            _add(hits, Hit(chunk, score, _standings(id, rankings), _snippet(chunk, finder)))
-    return (_reranked(text, hits, rerank) if rerank else hits)[:limit]
+    wanted = max(limit, RERANKED) if rerank and limit > 0 else limit
+    pool, finder = max(POOL, 2 * limit), _finder(text)
+    while True:
+        rankings: dict[Part, Ranking] = {Part.WORDS: store.words(text, allowed, pool)}
+        rankings |= {probe.part: store.nearest(probe.model, probe.vector, pool, allowed) for probe in probes}
+        hits = _hits(store, rankings, wanted, finder)
+        is_all = all(len(ranking) < pool for ranking in rankings.values())
+        if len(hits) >= wanted or is_all or pool >= _WIDEST:
+            return (_reranked(text, hits, rerank) if rerank else hits)[: max(0, limit)]
+        pool *= 10
+
+
+def place(chunk: Chunk) -> Place:
+    """Where it stands in its file."""
+    return Place(**chunk.place)  # type: ignore[arg-type]
 
 
 def fuse(rankings: Iterable[Ranking]) -> list[tuple[int, float]]:
@@ -100,23 +104,31 @@ def fuse(rankings: Iterable[Ranking]) -> list[tuple[int, float]]:
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _add(hits: list[Hit], hit: Hit) -> None:
-    """A copy of a text that was found already is named there."""
-    for number, other in enumerate(hits):
-        if hit.chunk.text and other.chunk.text == hit.chunk.text:
-            name = str(hit.chunk.path)
-            if name != str(other.chunk.path) and name not in other.copies:
-                hits[number] = replace(other, copies=(*other.copies, name))
-            return
-    hits.append(hit)
+def _hits(store: Store, rankings: Mapping[Part, Ranking], wanted: int, finder: Finder | None) -> list[Hit]:
+    """The `wanted` best ones. A copy of a text that was found already is named there."""
+    standings = _standings(rankings)
+    hits: list[Hit] = []
+    paths: list[dict[str, None]] = []  # of each hit, in their order
+    places: dict[str, int] = {}
+    for id, score in fuse(rankings.values()):
+        if len(hits) >= wanted:
+            break
+        for chunk in store.chunks([id]):  # one that was replaced meanwhile is gone
+            path = str(chunk.path)
+            place = places.setdefault(chunk.text or path, len(hits))  # a file may be in two roots
+            if place == len(hits):
+                hits.append(Hit(chunk, score, standings[id], _snippet(chunk, finder)))
+                paths.append({})
+            paths[place][path] = None
+    return [replace(hit, copies=tuple(names)[1:]) for hit, names in zip(hits, paths, strict=True)]
 
 
-def _standings(id: int, rankings: Mapping[Part, Ranking]) -> dict[Part, Standing]:
-    found = {}
+def _standings(rankings: Mapping[Part, Ranking]) -> dict[int, dict[Part, Standing]]:
+    """Of each chunk."""
+    found: dict[int, dict[Part, Standing]] = {}
     for part, ranking in rankings.items():
-        for rank, (other, score) in enumerate(ranking, 1):
-            if other == id:
-                found[part] = Standing(rank, score)
+        for rank, (id, score) in enumerate(ranking, 1):
+            found.setdefault(id, {})[part] = Standing(rank, score)
     return found
 
 
@@ -131,7 +143,8 @@ def _reranked(text: str, hits: Sequence[Hit], rerank: Rerank) -> list[Hit]:
         replace(hit, parts={**hit.parts, Part.RERANK: Standing(rank, float(score))})
         for rank, (hit, score) in enumerate(order, 1)
     ]
-    return [*ranked, *(hit for hit in hits if hit not in readable)]
+    first = {hit.chunk.id for hit in readable}
+    return [*ranked, *(hit for hit in hits if hit.chunk.id not in first)]
 
 
 def _finder(text: str) -> Finder | None:

@@ -5,7 +5,9 @@ Case and Latin, Greek and Cyrillic accents do not count. It knows no index and n
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import islice
 
 from edgemm.words import UNSPACED, has_word
 
@@ -29,22 +31,20 @@ class Finder:
         return match.start() if match else None
 
     def best(self, text: str, width: int) -> int | None:
-        """Where the first of those `width` characters begins that hold the most different terms."""
-        hits = []
-        for match in self._pattern.finditer(_fold(text)):
-            hits.append((match.start(), match.end(), match.lastindex))
-            if len(hits) == _TOO_MANY:
-                break
+        """Where the match begins whose `line` of that width holds the most different terms: the first such one."""
+        hits = list(islice(self._pattern.finditer(_fold(text)), _TOO_MANY))
+        terms, ends = [hit.lastindex for hit in hits], [hit.end() for hit in hits]
         most, place = 0, None
-        for number, (start, _, _) in enumerate(hits):
-            terms = {term for _, end, term in hits[number:] if end <= start + width}
-            if len(terms) > most:
-                most, place = len(terms), start
+        for number, hit in enumerate(hits):
+            last = bisect_right(ends, _begin(text, hit.start(), width) + width)
+            found = len(set(terms[number:last]))
+            if found > most:
+                most, place = found, hit.start()
         return place
 
     def line(self, text: str, at: int | None, width: int) -> str:
         """One line of about `width` characters around the match that begins at `at`, or the beginning for None."""
-        start = max(0, at - _BEFORE) if at is not None else 0
+        start = _begin(text, at or 0, width)
         part = _CONTROL.sub(lambda m: " " * len(m[0]), text[start : start + width])
         marked, last = [], 0
         for hit in self._pattern.finditer(_fold(part)):
@@ -52,6 +52,11 @@ class Finder:
             last = hit.end()
         line = " ".join("".join([*marked, part[last:]]).split())
         return "…" * (start > 0) + line + "…" * (start + width < len(text))
+
+
+def _begin(text: str, at: int, width: int) -> int:
+    """Where a line begins that shows what is at `at`: before it, and early enough to be filled."""
+    return max(0, min(at - _BEFORE, len(text) - width))
 
 
 def _term(term: str, unfinished: bool) -> str:

@@ -26,6 +26,7 @@ LAYERS = (
         "kv",
         "context",
         "attachments",
+        "cite",
         "reasoning",
         "fit",
         "speeds",
@@ -51,6 +52,7 @@ LAYERS = (
     ("terminal",),
     ("commands",),
     ("vectors", "plain", "talk", "predict", "hits", "server", "tui", "cli_chat", "cli_index", "cli_eval"),
+    ("cli_ask",),
     ("cli", "__main__"),
 )
 # What converting may use of the runtime: everything below the doors.
@@ -64,6 +66,8 @@ OWNERS = {
     "pypdfium2": {"edgemm/documents/parsers/pdf.py"},
     "python_calamine": {"edgemm/documents/parsers/sheet.py"},
     "pathspec": {"edgemm/documents/walk.py"},
+    "pyarrow": {"edgemm/parquet.py"},
+    "watchfiles": {"edgemm/watch.py"},
     "huggingface_hub": {"edgemm/fetch"},
     "torch": {"converters/oracle.py", "converters/export_optimum.py"},
     "transformers": {"converters/oracle.py", "converters/export_optimum.py"},

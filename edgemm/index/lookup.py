@@ -19,7 +19,7 @@ from edgemm.index.pages import Ids, Mask
 from edgemm.index.records import Chunk, Medium, Scope, unpack_name
 
 _CHUNK = """SELECT chunk.id, root.path, file.name, kind, file.title, taken,
-    ord, text, heading, place, start, "end", medium
+    ord, text, heading, place, start, "end", medium, file.hash, mtime_ns
     FROM chunk JOIN content ON content.id = chunk.content JOIN file ON file.id = chunk.file
     JOIN root ON root.id = file.root WHERE chunk.id = ?"""
 
@@ -100,8 +100,8 @@ def _is_of_time(scope: Scope, mtime_ns: int, taken: str) -> bool:
 
 
 def _chunk(row: Sequence[Any]) -> Chunk:
-    id, root, name, kind, title, taken, order, text, heading, place, start, end, medium = row
+    id, root, name, kind, title, taken, order, text, heading, place, start, end, medium, hash, mtime_ns = row
     path, where = Path(unpack_name(root)), json.loads(place)
     above = tuple(json.loads(heading))
     file = (path, unpack_name(name), kind, title, taken)
-    return Chunk(id, *file, order, text, above, where, start, end, Medium(str(medium)))
+    return Chunk(id, *file, order, text, above, where, start, end, Medium(str(medium)), hash, mtime_ns)

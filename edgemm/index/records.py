@@ -108,6 +108,8 @@ class Chunk:
     start: int
     end: int
     medium: Medium
+    hash: str  # of the file's bytes
+    mtime_ns: int
 
     @property
     def path(self) -> Path:

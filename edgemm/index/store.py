@@ -173,6 +173,11 @@ class Store:
         with self._read() as db:
             return lookup.mask(db, scope)
 
+    def count(self) -> int:
+        """How many chunks there are."""
+        with self._read() as db:
+            return lookup.count(db)
+
     def each(self, using: Iterable[Model] = (), batch: int = 1000) -> Iterator[list[Record]]:
         """Every chunk that is there when it begins, by id, with its vector of the model among `using` for its medium.
 

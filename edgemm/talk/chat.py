@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgemm import commands, terminal
+from edgemm import cite, commands, context, terminal
 from edgemm.answer import Begun, Ended, Grown
 from edgemm.attachments import Attachment
 from edgemm.chat_settings import ChatSettings, Policy
@@ -167,10 +167,16 @@ class Talk:
                         case Ended():
                             answer.end()
                             self.desk.speeds.record(self.model, event.done)
+                            show.lines(self._sources(event.answer))
                             terminal.note(show.figures(event, self.chat.generator.info.context))
         finally:
             answer.end()
             getattr(events, "close", lambda: None)()
+
+    def _sources(self, answer: Turn) -> list[str]:
+        question = next((turn for turn in self.chat.turns if turn.id == answer.parent), None)
+        attached = context.attachments(question) if question else []
+        return cite.lines(cite.sources(answer.text, attached))
 
     def last(self, role: str) -> Turn:
         """The last message of that role. Raises `UsageError` where there is none."""

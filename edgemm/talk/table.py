@@ -65,6 +65,12 @@ def _schema(talk: "Talk", argument: str) -> None:
     talk.configure(commands.with_schema(talk.chat.settings, argument))
 
 
+def _docs(talk: "Talk", argument: str) -> None:
+    if argument:
+        talk.configure(commands.with_docs(talk.chat.settings, argument))
+    show.lines([commands.docs_line(talk.chat.settings)])
+
+
 def _settings(talk: "Talk", _: str) -> None:
     show.lines(commands.setting_lines(talk.chat.settings))
 
@@ -137,6 +143,10 @@ def _compare(_talk: "Talk", _: str) -> None:
     raise UsageError("/compare", "needs the chat screen", "start `edgemm chat` without --plain")
 
 
+def _documents(_talk: "Talk", _: str) -> None:
+    raise UsageError("/documents", "needs the chat screen", "start `edgemm chat` without --plain, or `edgemm search`")
+
+
 def _rename(talk: "Talk", argument: str) -> None:
     talk.chat.rename(argument)
     terminal.note(f"chat {talk.number}: {argument}")
@@ -179,6 +189,8 @@ ROWS: dict[str, Callable[["Talk", str], None]] = {
     "branch": _branch,
     "history": _history,
     "attach": _attach,
+    "docs": _docs,
+    "documents": _documents,
     "export": _export,
     "import": _import,
     "schema": _schema,

@@ -187,6 +187,18 @@ def compare_with(screen: "ChatScreen", other: str) -> None:
     _asking(partial(compare, other))(screen)
 
 
+async def documents(screen: "ChatScreen") -> None:
+    """The user's documents; a passage to ask about is put into the editor."""
+    from edgemm.tui.app import ChatApp
+    from edgemm.tui.screens.documents import DocumentsScreen
+
+    assert isinstance(screen.app, ChatApp)
+    passage = await screen.app.push_screen_wait(DocumentsScreen(screen.app.documents))
+    if passage is not None:
+        screen.prompt.paste(passage)
+        screen.prompt.focus()
+
+
 # Answers and messages
 
 
@@ -291,6 +303,7 @@ ROWS = (
     Row("resume", "f6", "Go on with the answer", _told(resume)),
     Row("tokens", "f7", "Probabilities of the answer's tokens", _asking(tokens)),
     Row("compare", "f8", "Compare two models", _asking(partial(compare, ""))),
+    Row("documents", "f9", "Documents: search, folders of the index", _asking(documents)),
     Row("previous", "alt+up", "Choose the message above", _told(previous)),
     Row("next", "alt+down", "Choose the message below", _told(following)),
     Row("earlier", "alt+left", "Earlier version of the message", _told(partial(sibling, -1))),

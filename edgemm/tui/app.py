@@ -19,10 +19,12 @@ from edgemm import commands, package, paths
 from edgemm.desk import Desk
 from edgemm.errors import EdgemmError
 from edgemm.tui import actions, clipboard
+from edgemm.tui.indexing import IndexDesk
 from edgemm.tui.screens.chat import ChatScreen
 from edgemm.tui.screens.chats import ChatsScreen
 
 _PREFERENCES = "screen.json"  # {"theme": name, "keys": {binding id: key}}
+_STOP_SECONDS = 2.0  # that the end waits for a run over the index
 
 
 class ChatApp(App[None]):
@@ -42,6 +44,7 @@ class ChatApp(App[None]):
     def __init__(self, desk: Desk, model: str, chat: int | None = None) -> None:
         super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)  # else Textual's no colour is grey
         self.desk, self.model, self._chat = desk, model, chat
+        self.documents = IndexDesk(lambda: desk.library)
         self._preferences = _preferences()
 
     def on_mount(self) -> None:
@@ -55,6 +58,9 @@ class ChatApp(App[None]):
         with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, and another thread than the first
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._end)
         self.push_screen(ChatScreen(self.desk, self.model, self._chat))
+
+    async def on_unmount(self) -> None:
+        await asyncio.to_thread(self.documents.stop, _STOP_SECONDS)
 
     def _end(self) -> None:
         """Told to end by the system, leave as a user does: the terminal is left as it was."""

@@ -17,7 +17,8 @@ THOUGHTS = 2000  # characters of a running reasoning that are shown, its last on
 class Entry:
     """One message. `branch`: which of how many siblings it is, from 1. `figures`: one line such as "81 tokens, 28/s".
 
-    `name` stands instead of the role's label, for example the model's name.
+    `sources`: passages of documents that an answer cites. `name` stands instead of the role's label, for example the
+    model's name.
     """
 
     id: int
@@ -28,6 +29,7 @@ class Entry:
     branch: tuple[int, int] = (1, 1)
     notes: tuple[str, ...] = ()
     attachments: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
     name: str = ""
 
 
@@ -69,9 +71,10 @@ def body(entry: Entry) -> list[Block]:
 
 
 def after(entry: Entry) -> list[Block]:
-    """Notes and figures."""
+    """Sources, notes and figures."""
+    sources = [_line(source, "$text-accent") for source in entry.sources]
     notes = [_line(f"! {note}", "$text-warning") for note in entry.notes]
-    return [*notes, *([_line(entry.figures, "dim")] if entry.figures else [])]
+    return [*sources, *notes, *([_line(entry.figures, "dim")] if entry.figures else [])]
 
 
 def _line(text: str, style: str) -> Block:

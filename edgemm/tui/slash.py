@@ -73,6 +73,12 @@ def _schema(screen: "ChatScreen", argument: str) -> None:
     actions.configure(screen, commands.with_schema(screen.settings, argument))
 
 
+def _docs(screen: "ChatScreen", argument: str) -> None:
+    if argument:
+        actions.configure(screen, commands.with_docs(screen.settings, argument))
+    screen.tell(commands.docs_line(screen.settings))
+
+
 def _edit(screen: "ChatScreen", argument: str) -> None:
     screen.submit(Draft(argument, instead=actions.chosen(screen, "user").id))
 
@@ -142,6 +148,8 @@ _TABLE: dict[str, Obey] = {
     "branch": _branch,
     "history": lambda screen, _: screen.transcript.to_start(),
     "attach": _attach,
+    "docs": _docs,
+    "documents": _action("documents"),
     "export": _export,
     "import": _import,
     "schema": _schema,

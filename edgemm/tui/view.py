@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from edgemm import context
+from edgemm import cite, context
+from edgemm.attachments import Kind
 from edgemm.events import Progress
 from edgemm.sessions import State, Turn, branch, siblings
 from edgemm.tui.entry import Entry
@@ -40,7 +41,8 @@ def entry(turn: Turn, turns: Sequence[Turn]) -> Entry:
         figures=figures(turn.details.get("figures")),
         branch=(versions.index(turn.id) + 1, len(versions)),
         notes=tuple(_notes(turn)),
-        attachments=tuple(each.name for each in context.attachments(turn)),
+        attachments=tuple(each.name for each in context.attachments(turn) if each.kind is not Kind.QUOTE),
+        sources=tuple(_sources(turn, turns)),
         name=_model(turn) if turn.role == "assistant" else "",
     )
 
@@ -100,6 +102,14 @@ def _notes(turn: Turn) -> list[str]:
             else "from here on earlier messages are left out: the context was full"
         )
     return found
+
+
+def _sources(turn: Turn, turns: Sequence[Turn]) -> list[str]:
+    """Which passages of the user's documents an answer cites."""
+    question = next((each for each in turns if each.id == turn.parent), None)
+    if turn.role != "assistant" or turn.state is State.STREAMING or question is None:
+        return []
+    return cite.lines(cite.sources(turn.text, context.attachments(question)))
 
 
 def _model(turn: Turn) -> str:

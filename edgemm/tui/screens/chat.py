@@ -180,7 +180,8 @@ class ChatScreen(Frame):
 
     def _entitle(self) -> None:
         state = " (loading)" if self._busy == "load" else "" if self.conversation else " (not loaded)"
-        self.entitle(f"{self.chat.title or 'new chat'} — {self.chat.model}{state}")
+        docs = " · documents" if self.settings.docs else ""
+        self.entitle(f"{self.chat.title or 'new chat'} — {self.chat.model}{state}{docs}")
 
     # Sending
 
