@@ -1,10 +1,11 @@
 """Hybrid search: chunks ranked by their words and by their vectors, fused, perhaps ranked again, and shown in a line.
 
-Rankings are fused by reciprocal ranks (Cormack, Clarke and Büttcher 2009), which needs no common scale of scores. It
-runs no model: vectors of the query come from the caller, and so does what ranks again.
+Scores are brought to one scale and added up (Bruch, Gai and Ingber 2023, "An Analysis of Fusion Functions for Hybrid
+Retrieval"). On documentation and source code that finds more than adding up reciprocal ranks does. It runs no model:
+vectors of the query come from the caller, and so does what ranks again.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -21,7 +22,6 @@ Rerank = Callable[[str, Sequence[str]], Sequence[float]]
 
 POOL, _WIDEST = 100, 10_000  # chunks of each ranking that are fused: more, while most of them are copies
 RERANKED = 20  # of the best are ranked again
-_K = 60  # of the paper: how little the first ranks differ
 _WIDTH = 200  # characters of a snippet
 _SHORT = 3  # letters: such words are marked only where the query has no longer ones
 
@@ -54,7 +54,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk that was found. `score` is the sum of reciprocal ranks; `parts` says where they come from.
+    """A chunk that was found. `score` is the sum of the scaled scores in `parts`, each at most 1, without a reranker's.
 
     In `snippet`, MARK and UNMARK of snippets.py stand around the words of the query. `copies`: other files with the
     same text, as far as they were seen.
@@ -95,13 +95,21 @@ def place(chunk: Chunk) -> Place:
     return Place(**chunk.place)  # type: ignore[arg-type]
 
 
-def fuse(rankings: Iterable[Ranking]) -> list[tuple[int, float]]:
-    """Every chunk of any ranking and the sum of its 1 / (60 + rank), the best first."""
+def fuse(rankings: Mapping[Part, Ranking]) -> list[tuple[int, float]]:
+    """Every chunk of any ranking and the sum of its scaled scores, the best first."""
     scores: dict[int, float] = {}
-    for ranking in rankings:
-        for rank, (id, _) in enumerate(ranking, 1):
-            scores[id] = scores.get(id, 0.0) + 1 / (_K + rank)
+    for part, ranking in rankings.items():
+        for id, score in _scaled(part, ranking):
+            scores[id] = scores.get(id, 0.0) + score
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _scaled(part: Part, ranking: Ranking) -> Ranking:
+    """Scores from 0 to 1. BM25 is 0 for what holds no word; the last cosines are those of any two texts."""
+    highest = max((score for _, score in ranking), default=0.0)
+    lowest = 0.0 if part is Part.WORDS else min((score for _, score in ranking), default=0.0)
+    width = highest - lowest
+    return [(id, (score - lowest) / width if width > 0 else 1.0) for id, score in ranking]
 
 
 def _hits(store: Store, rankings: Mapping[Part, Ranking], wanted: int, finder: Finder | None) -> list[Hit]:
@@ -110,7 +118,7 @@ def _hits(store: Store, rankings: Mapping[Part, Ranking], wanted: int, finder: F
     hits: list[Hit] = []
     paths: list[dict[str, None]] = []  # of each hit, in their order
     places: dict[str, int] = {}
-    for id, score in fuse(rankings.values()):
+    for id, score in fuse(rankings):
         if len(hits) >= wanted:
             break
         for chunk in store.chunks([id]):  # one that was replaced meanwhile is gone

@@ -10,7 +10,7 @@ import pytest
 from small_index import facts, library, passages, texts_of
 
 from edgemm.index import Passage, Scope, Store, keywords
-from edgemm.words import phrases, spaced, terms
+from edgemm.words import phrases, spaced, terms, unjoined
 
 
 @pytest.fixture
@@ -63,6 +63,17 @@ def test_any_script_is_found(index: Store, query: str, found: bool) -> None:
     assert bool(index.words(query)) == found
     if found:
         assert index.chunk(index.words(query)[0][0]).text.startswith("日本")
+
+
+@pytest.mark.parametrize(
+    "query", ["converted file", "reads", "read_file", "fs.readFile", "READFILE", "file to read", "FileReading"]
+)
+def test_names_are_found_by_their_parts_and_words_by_their_stems(index: Store, query: str) -> None:
+    put(index, "converting: readFile(path) gives bytes", "nothing of that kind")
+    assert texts_of(index, index.words(query)) == ["converting: readFile(path) gives bytes"]
+    index.forget(index.roots()[0].id, ["0"])
+    assert index.words(query) == []
+    assert index.verify() == []
 
 
 def test_an_unfinished_word_is_found_when_nothing_else_is(index: Store) -> None:
@@ -171,8 +182,9 @@ def test_what_was_forgotten_is_not_found(index: Store) -> None:
     [
         ("KV cache", ['"KV"', '"cache"']),
         ("the the", ['"the"']),
-        ('say "hello"', ['"say"', '" hello "']),
-        ("foo_bar.baz", ['"foo_bar.baz"']),
+        ('say "hello"', ['"say"', '"hello"']),
+        ("foo_bar.baz", ['"foo"', '"bar"', '"baz"']),
+        ("readFile(HTTPServer)", ['"readFile"', '"read"', '"File"', '"HTTPServer"', '"HTTP"', '"Server"']),
         ("--- !", []),
         ("漢字", ['" 漢  字 "']),
         ("日本語の", ['" 日  本 "', '" 本  語 "', '" 語  の "']),
@@ -184,6 +196,7 @@ def test_a_query_becomes_phrases(query: str, expected: list[str]) -> None:
 
 
 def test_spacing_and_terms() -> None:
+    assert unjoined("readFile IOError a1B ABC Über x") == "readFile read File IOError IO Error a1B a1 B ABC Über x"
     assert spaced("ab 漢字c") == "ab  漢  字 c"
     assert terms(" a\tb\0c ") == ["a", "b", "c"]
     assert len(terms("x " * 500)) == 32

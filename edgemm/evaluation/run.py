@@ -24,7 +24,7 @@ from edgemm.evaluation.shelf import MOST_FLOATS, Embeds, Floats, Shelf, embedded
 from edgemm.events import Note, Progress, Work
 from edgemm.index import Store
 from edgemm.index.store import Found
-from edgemm.search import POOL, RERANKED, fuse
+from edgemm.search import POOL, RERANKED, Part, fuse
 
 _TOGETHER = 32  # queries are scanned for at once
 _NORMAL = 1.96  # standard errors on each side of a mean hold 95 % of a normal distribution
@@ -142,7 +142,7 @@ class _Run:
             for number, found in zip(numbers, floats.nearest_each(asked, POOL), strict=True):
                 self._add(name, Ranking.FLOAT, self.queries[number], found)
         for number, found in zip(numbers, self.shelf.store.nearest_each(model, asked, POOL), strict=True):
-            query, fused = self.queries[number], fuse([self._words[number], found])
+            query, fused = self.queries[number], fuse({Part.WORDS: self._words[number], Part.MEANING: found})
             self._add(name, Ranking.INT8, query, found)
             self._add(name, Ranking.HYBRID, query, fused)
             if self.again:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from edgemm import sqlite
 from edgemm.index.records import unpack_name
-from edgemm.words import TOKENIZER, clean, spaced
+from edgemm.words import STEMMER, clean, spaced, unjoined
 
 PAGE = 4096  # vectors of a page
 REPAIR = "run `edgemm index verify --rebuild`"
@@ -77,7 +77,7 @@ CREATE TABLE chunk (
 
 CREATE INDEX chunk_content ON chunk (content)
 
-CREATE VIRTUAL TABLE words USING fts5 (headline, text, content = '', tokenize = '{TOKENIZER}')
+CREATE VIRTUAL TABLE words USING fts5 (headline, text, content = '', tokenize = '{STEMMER}')
 
 CREATE TABLE model (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -133,7 +133,12 @@ def faults(path: Path) -> AbstractContextManager[None]:
 
 def headline(name: str | bytes, title: str, heading: str) -> str:
     """What of a chunk is found besides its text: the file's name and title, and the headings above it."""
-    return spaced(clean(" ".join([unpack_name(name), title, *json.loads(heading)])))
+    return indexed(clean(" ".join([unpack_name(name), title, *json.loads(heading)])))
+
+
+def indexed(text: str) -> str:
+    """`text` as the index of words holds it, which can only forget a text that it is shown again as it was."""
+    return spaced(unjoined(text))
 
 
 def _schema() -> sqlite.Schema:
@@ -143,6 +148,6 @@ def _schema() -> sqlite.Schema:
         repair=REPAIR,
         application=_APPLICATION,
         migrations=MIGRATIONS,
-        functions=(("spaced", 1, spaced), ("headline", 3, headline)),
+        functions=(("indexed", 1, indexed), ("headline", 3, headline)),
         pragmas=("journal_size_limit = 67108864",),
     )

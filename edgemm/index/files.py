@@ -38,10 +38,10 @@ _PUT = """INSERT INTO file
 _CHUNK = """INSERT INTO chunk (id, file, content, ord, start, "end", place, heading, prefix, text)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _FILL = """INSERT INTO words (rowid, headline, text)
-    SELECT chunk.id, headline(name, title, heading), spaced(text) FROM chunk JOIN file ON file.id = chunk.file
+    SELECT chunk.id, headline(name, title, heading), indexed(text) FROM chunk JOIN file ON file.id = chunk.file
     WHERE chunk.id >= ? AND chunk.id < ?"""
 _EMPTY = """INSERT INTO words (words, rowid, headline, text)
-    SELECT 'delete', chunk.id, headline(name, title, heading), spaced(text) FROM chunk JOIN file ON file.id = chunk.file
+    SELECT 'delete', chunk.id, headline(name, title, heading), indexed(text) FROM chunk JOIN file ON file.id = chunk.file
     WHERE chunk.id >= ? AND chunk.id < ?"""
 
 
