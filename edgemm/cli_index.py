@@ -71,9 +71,12 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Read what is new or has changed below folders, and embed it. What is there is found while this goes on."""
+    from edgemm import models
     from edgemm.polite import politely
     from edgemm.watch import changes
 
+    for name in filter(None, (model, pictures)):
+        models.locate(name)  # a wrong name is told before the index knows the folder
     is_polite = watch if polite is None else polite
     with opened(model, pictures) as library:
         roots = [library.root(folder) for folder in folders or ()] or library.store.roots()

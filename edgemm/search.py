@@ -46,7 +46,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """`rank` from 1. `score` is BM25, a cosine, or what a reranker gives."""
+    """`rank` from 1. `score` is that of keywords.py, a cosine, or what a reranker gives."""
 
     rank: int
     score: float
@@ -105,9 +105,11 @@ def fuse(rankings: Mapping[Part, Ranking]) -> list[tuple[int, float]]:
 
 
 def _scaled(part: Part, ranking: Ranking) -> Ranking:
-    """Scores from 0 to 1. BM25 is 0 for what holds no word; the last cosines are those of any two texts."""
+    """Scores from 0 to 1, as those of words are; the last cosines are those of any two texts."""
+    if part is Part.WORDS:
+        return ranking
     highest = max((score for _, score in ranking), default=0.0)
-    lowest = 0.0 if part is Part.WORDS else min((score for _, score in ranking), default=0.0)
+    lowest = min((score for _, score in ranking), default=0.0)
     width = highest - lowest
     return [(id, (score - lowest) / width if width > 0 else 1.0) for id, score in ranking]
 

@@ -14,20 +14,29 @@ _FLAGS = {"": False, "0": False, "false": False, "no": False, "1": True, "true":
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`home`: EDGEMM_HOME, where models live. `offline`: EDGEMM_OFFLINE. `threads`: EDGEMM_THREADS, 0 = cores."""
+    """`home`: EDGEMM_HOME, where models live. `index`: EDGEMM_INDEX, the file of the documents' index.
+
+    `offline`: EDGEMM_OFFLINE. `threads`: EDGEMM_THREADS, 0 = cores.
+    """
 
     home: Path | None = None
+    index: Path | None = None
     offline: bool = False
     threads: int = 0
 
     @classmethod
     def from_environment(cls) -> "Settings":
-        home = os.environ.get("EDGEMM_HOME")
         return cls(
-            home=Path(home).expanduser() if home else None,
+            home=_path("EDGEMM_HOME"),
+            index=_path("EDGEMM_INDEX"),
             offline=_flag("EDGEMM_OFFLINE"),
             threads=_count("EDGEMM_THREADS"),
         )
+
+
+def _path(name: str) -> Path | None:
+    value = os.environ.get(name)
+    return Path(value).expanduser() if value else None
 
 
 def _flag(name: str) -> bool:

@@ -1,18 +1,20 @@
 """`make demo`: the whole idea in one run, on real weights, without a question asked.
 
-Download both starter models, convert the BERT checkpoint twice and show the report cards, find passages of this
-repository by meaning, find drawn scenes by their captions and by a picture, ask the chat model, and print what all of
-it weighs and how fast it runs.
+Download both starter models, convert the BERT checkpoint twice and show the report cards, find drawn scenes by their
+captions and by a picture, ask the chat model; index this repository and documentation strings of the standard library,
+search them and ask them; and print what all of it weighs and how fast it runs.
 """
 
 import ast
 import json
+import os
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -20,7 +22,7 @@ from rich.table import Column, Table
 
 from edgemm import fuse, open_model
 from edgemm.chat import Chat
-from edgemm.embed import Embedder, Kind
+from edgemm.embed import Embedder
 from edgemm.events import Done, Token
 from edgemm.models import find
 from edgemm.terminal import human_bytes, safe
@@ -29,21 +31,16 @@ ROOT = Path(__file__).resolve().parent.parent
 EMBEDDERS = ("all-minilm-l6-v2-onnx-int8", "all-minilm-l6-v2-gguf-q8_0")
 CHAT = "smollm2-135m-instruct"
 PICTURES, SCENES = "scenes-clip-onnx-int8", 100
-QUERIES = (
-    "how do I stop an answer while it is being written?",
-    "which folder holds the downloaded models?",
-    "what happens when the quantized model is too different from the original?",
-)
-QUESTION = "Explain in one sentence why the sky is blue."
-LEAST_SCORE = 0.25  # cosine; unrelated English sentences stay below it with this model
+MODULES = ("bisect", "csv", "heapq", "shlex", "shutil", "statistics", "tempfile", "textwrap", "zipfile")
+# What is looked for, and a file that must be among the first three.
+QUERIES = {
+    "how do I stop an answer while it is being written": "README.md",
+    "split a command line into words as a shell does": "shlex.md",
+    "the middle value of some numbers": "statistics.md",
+}
+PROMPT = "Explain in one sentence why the sky is blue."
+QUESTION, CITED = "What does the function nlargest find?", "heapq.md"
 console = Console(markup=False, highlight=False, soft_wrap=True)
-
-
-@dataclass(frozen=True)
-class Passage:
-    path: Path
-    line: int
-    text: str
 
 
 def edgemm(*arguments: str) -> None:
@@ -52,53 +49,44 @@ def edgemm(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "edgemm", *arguments], check=True, stdin=subprocess.DEVNULL)
 
 
-def passages() -> list[Passage]:
-    """The paragraphs of the Markdown files, and the docstrings of the source files."""
-    found = []
-    for path in [*sorted(ROOT.glob("*.md")), ROOT / "quantized" / "README.md"]:
-        found += paragraphs(path)
-    for path in sorted([*ROOT.glob("edgemm/**/*.py"), *ROOT.glob("converters/**/*.py")]):
-        found += docstrings(path)
-    return [p for p in found if len(p.text) > 40]
-
-
-def paragraphs(path: Path) -> list[Passage]:
-    found, start, block = [], 1, []
-    for number, line in enumerate([*path.read_text("utf-8").splitlines(), ""], 1):
-        if line.startswith("- ") and block:  # a point of a list is a passage of its own
-            found.append(Passage(path, start, " ".join(block)))
-            block = []
-        if line.strip():
-            start = start if block else number
-            block.append(line)
-        elif block:
-            found.append(Passage(path, start, " ".join(block)))
-            block = []
-    return found
-
-
-def docstrings(path: Path) -> list[Passage]:
-    found = []
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
-            found.append(Passage(path, node.body[0].lineno, " ".join(text.split())))
-    return found
-
-
-def search(embedder: Embedder, library: list[Passage]) -> float:
-    """Embed the library, answer the queries, and return texts per second."""
+def embedding_rate(embedder: Embedder, texts: list[str]) -> float:
+    """Texts a second."""
     started = time.perf_counter()
-    vectors = embedder.embed([p.text for p in library])
-    rate = len(library) / (time.perf_counter() - started)
-    for query, scores in zip(QUERIES, embedder.embed(QUERIES, Kind.QUERY) @ vectors.T, strict=True):
-        print(f"\n? {query}")
-        best = np.argsort(-scores)[:3]
-        for index in best:
-            hit = library[index]
-            console.print(f"  {scores[index]:.2f}  {hit.path.relative_to(ROOT)}:{hit.line}  {safe(hit.text[:90])}")
-        if scores[best[0]] < LEAST_SCORE:
-            sys.exit(f"demo: nothing was found for {query!r}")
-    return rate
+    embedder.embed(texts)
+    return len(texts) / (time.perf_counter() - started)
+
+
+def edgemm_json(*arguments: str) -> Any:
+    """What such a command says to a script."""
+    command = [sys.executable, "-m", "edgemm", *arguments, "--json"]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL).stdout)
+
+
+def write_docstrings(folder: Path) -> None:
+    """The documentation strings of some modules of the standard library, a Markdown file each."""
+    for name in MODULES:
+        source = (Path(sysconfig.get_path("stdlib")) / f"{name}.py").read_text("utf-8")
+        parts = [f"# {name}\n"]
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
+                parts.append(f"## {getattr(node, 'name', name)}\n\n{text}\n")
+        (folder / f"{name}.md").write_text("\n".join(parts), "utf-8")
+
+
+def documents(folder: Path) -> None:
+    """Index this repository and the documentation strings, find passages, and ask."""
+    write_docstrings(folder)
+    edgemm("index", str(ROOT), str(folder), "-m", EMBEDDERS[0])
+    for query, expected in QUERIES.items():
+        edgemm("search", query, "--limit", "3", "--type", "markdown")
+        hits = edgemm_json("search", query, "--limit", "3", "--type", "markdown")
+        found = [Path(hit["path"]).name for hit in hits]
+        if expected not in found:
+            sys.exit(f"demo: {query!r} did not find {expected}")
+    edgemm("ask", QUESTION, "--in", str(folder), "--seed", "1")
+    sources = [Path(each["path"]).name for each in edgemm_json("ask", QUESTION, "--in", str(folder))["sources"]]
+    if CITED not in sources:
+        sys.exit(f"demo: the answer was not given {CITED} to read")
 
 
 def find_scenes(name: str) -> float:
@@ -128,9 +116,9 @@ def find_scenes(name: str) -> float:
 
 
 def ask(chat: Chat) -> Done:
-    print(f"\n? {QUESTION}\n  ", end="")
+    print(f"\n? {PROMPT}\n  ", end="")
     done = None
-    for event in chat.send(QUESTION):
+    for event in chat.send(PROMPT):
         if isinstance(event, Token):
             print(safe(event.text), end="", flush=True)
         elif isinstance(event, Done):
@@ -147,13 +135,12 @@ def main() -> None:
     for target in ("onnx-int8", "gguf-q8_0"):
         edgemm("convert", "all-minilm-l6-v2", "--to", target)
 
-    library = passages()
     table = Table(Column("model", overflow="fold"), "size", "cosine to fp32", "speed", title="What was made")
+    texts = [path.read_text("utf-8")[:1000] for path in sorted(ROOT.glob("edgemm/**/*.py"))]
     for name in EMBEDDERS:
         package = find(name)
-        print(f"\n{len(library)} passages of this repository, embedded and searched with {name}:")
         with open_model(name) as embedder:
-            rate = search(embedder, library)
+            rate = embedding_rate(embedder, texts)
         metrics = package.manifest.report.metrics
         cosine = f"mean {metrics['cosine_mean']:.4f}, min {metrics['cosine_min']:.4f}"
         size = f"{human_bytes(package.manifest.bytes)} ({100 * metrics['size_ratio']:.0f} % of fp32)"
@@ -168,6 +155,10 @@ def main() -> None:
         done = ask(chat)
     speed = f"{done.tokens_per_second:.0f} tokens/s"
     table.add_row(CHAT, human_bytes(find(CHAT).manifest.bytes), "as published", speed)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["EDGEMM_INDEX"] = str(Path(folder) / "index.sqlite")  # not the user's own
+        (Path(folder) / "docstrings").mkdir()
+        documents(Path(folder) / "docstrings")
     console.print()
     console.print(table)
     facts = subprocess.run([sys.executable, "-m", "edgemm", "doctor", "--json"], capture_output=True, check=True)

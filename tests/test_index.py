@@ -30,6 +30,11 @@ def test_the_default_file_lies_in_the_data_folder(home: Path) -> None:
         assert index.path == default_path()
 
 
+def test_another_file_can_be_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEMM_INDEX", str(tmp_path / "other.sqlite"))
+    assert default_path() == tmp_path / "other.sqlite"
+
+
 def test_a_file_is_there_after_a_restart(path: Path, tmp_path: Path) -> None:
     passage = Passage("Keys and values.", ("Caches", "KV"), {"page": 3, "sheet": ""}, 5, 21, "Caches > KV")
     with Store(path) as index:

@@ -1,10 +1,12 @@
 """Chunks by their words: any text is a valid query, and the rarer words of it decide.
 
 A chunk need not hold every word. Ranking is BM25 (Robertson et al. 1994), as FTS5 has it, and costs about a
-microsecond for each chunk that holds a word; words that are everywhere are left out where rarer ones are left.
-It knows no vector.
+microsecond for each chunk that holds a word; words that are everywhere are left out where rarer ones are left. Scores
+say how much words have to tell: where those that matter are in no chunk, what is left ("a", "the") weighs little. It
+knows no vector.
 """
 
+import math
 import sqlite3
 from collections.abc import Callable, Sequence
 
@@ -12,7 +14,8 @@ from edgemm.index import lookup
 from edgemm.index.pages import Mask
 from edgemm.words import phrases
 
-Ranked = list[tuple[int, float]]  # chunk and BM25, the best first; larger is better
+Ranked = list[tuple[int, float]]
+"""Chunk and score, the best first: BM25 as a share of the best one's, times the share of the query that is found."""
 
 _COMMON = 0.1  # of the chunks: a word in more of them says little
 _FEW = 1000  # chunks are ranked in no time, however common the word
@@ -39,8 +42,21 @@ def search(db: sqlite3.Connection, query: str, allowed: Mask | None, limit: int)
     rare = _affordable([phrase for phrase in there if counts[phrase] <= common], counts)
     db.create_function("allowed", 1, _test(allowed))
     if rare:
-        return db.execute(_RANK, (" OR ".join(rare), limit)).fetchall()
-    return _sample(db, there, limit) if there else []
+        ranked = db.execute(_RANK, (" OR ".join(rare), limit)).fetchall()
+    else:
+        ranked = _sample(db, there, limit) if there else []
+    return _scaled(ranked, _share(counts, lookup.count(db)))
+
+
+def _share(counts: dict[str, int], chunks: int) -> float:
+    """Of the words' weight (their inverse document frequency), that of the words that are in any chunk."""
+    weights = {phrase: math.log(1 + (chunks - count + 0.5) / (count + 0.5)) for phrase, count in counts.items()}
+    return sum(weight for phrase, weight in weights.items() if counts[phrase]) / sum(weights.values())
+
+
+def _scaled(ranked: Ranked, highest: float) -> Ranked:
+    best = max((score for _, score in ranked), default=0.0)
+    return [(chunk, highest * score / best if best > 0 else 0.0) for chunk, score in ranked]
 
 
 def _affordable(rarest_first: Sequence[str], counts: dict[str, int]) -> list[str]:

@@ -34,6 +34,7 @@ from edgemm.index.records import (
     Status,
 )
 from edgemm.index.scan import Scanner
+from edgemm.settings import Settings
 
 Found = list[tuple[int, float]]  # chunk and score, the best first
 
@@ -42,7 +43,8 @@ _FREE = 0.2  # of the file: then it is worth being written anew without what is 
 
 
 def default_path() -> Path:
-    return paths.data() / "index.sqlite"
+    """Of the user's own index."""
+    return Settings.from_environment().index or paths.data() / "index.sqlite"
 
 
 class Store:
@@ -196,7 +198,7 @@ class Store:
             yield found
 
     def words(self, query: str, allowed: Mask | None = None, limit: int = 50) -> Found:
-        """Chunks that hold words of `query`, and their BM25; the rarer words decide. Any text is a valid query."""
+        """Chunks that hold words of `query`, and scores from 0 to 1; the rarer words decide. Any text is a query."""
         with self._read() as db:
             return keywords.search(db, query, _flags(allowed), limit)
 
