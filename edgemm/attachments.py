@@ -93,7 +93,7 @@ def quoted(attachment: Attachment) -> str:
         return f"Picture {name}"
     if attachment.kind is Kind.QUOTE:
         where = f", {plain_name(attachment.place)}" if attachment.place else ""
-        return f"[{attachment.number}] {name}{where}:\n{fenced(attachment.text)}"
+        return f"Passage [{attachment.number}] from {name}{where}:\n{fenced(attachment.text)}"
     return f"File {name}:\n{fenced(attachment.text)}"
 
 

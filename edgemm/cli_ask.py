@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from edgemm.chat_settings import ChatSettings
     from edgemm.conversation import Conversation
 
-# What the passages say matters, in their own words: a penalty on repeating costs right answers and right citations.
-_TEMPERATURE, _PENALTY, _LONGEST = 0.1, 1.0, 256
+# What the passages say matters, in their own words: a larger penalty costs right answers and right citations.
+_TEMPERATURE, _PENALTY, _LONGEST = 0.1, 1.03, 160
 Quotes = Annotated[int, typer.Option(min=1, max=50, help="Passages that the model reads, at most.")]
 
 

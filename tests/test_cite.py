@@ -40,7 +40,7 @@ def test_passages_stand_before_the_question_and_are_kept_with_it() -> None:
     chat = chat_with([quote(1, "wombats dig"), quote(2, ENOUGH, place="page 3")], model)
     finish(chat.send("What does the ibex do?"))
     asked = model.prompts[-1][-1]["content"]
-    assert "[1] a.md, lines 1-2:\n```\nwombats dig\n```\n\n[2] a.md, page 3:\n" in asked
+    assert "Passage [1] from a.md, lines 1-2:\n```\nwombats dig\n```\n\nPassage [2] from a.md, page 3:\n" in asked
     assert asked.index(ENOUGH) < asked.index("Question: What does the ibex do?")
     question = chat.branch()[0]
     assert question.text == "What does the ibex do?"

@@ -60,6 +60,10 @@ def test_one_hit_alone_is_the_best_of_its_ranking() -> None:
     assert fuse({Part.WORDS: [(1, 1.0)], Part.MEANING: [(2, -0.5)]}) == [(1, 1.0), (2, 1.0)]
 
 
+def test_cosines_that_are_all_the_same_count_for_nothing() -> None:
+    assert fuse({Part.WORDS: [(3, 0.2)], Part.MEANING: [(1, 0.0), (2, 0.0)]}) == [(3, 0.2), (1, 0.0), (2, 0.0)]
+
+
 def test_equal_sums_are_in_the_order_of_the_chunks() -> None:
     found = fuse({Part.MEANING: [(5, 1.0), (2, 0.5)], Part.PICTURES: [(2, 9.0), (5, 8.0)]})
     assert [id for id, _ in found] == [2, 5]

@@ -41,8 +41,8 @@ _FILL = """INSERT INTO words (rowid, headline, text)
     SELECT chunk.id, headline(name, title, heading), indexed(text) FROM chunk JOIN file ON file.id = chunk.file
     WHERE chunk.id >= ? AND chunk.id < ?"""
 _EMPTY = """INSERT INTO words (words, rowid, headline, text)
-    SELECT 'delete', chunk.id, headline(name, title, heading), indexed(text) FROM chunk JOIN file ON file.id = chunk.file
-    WHERE chunk.id >= ? AND chunk.id < ?"""
+    SELECT 'delete', chunk.id, headline(name, title, heading), indexed(text)
+    FROM chunk JOIN file ON file.id = chunk.file WHERE chunk.id >= ? AND chunk.id < ?"""
 
 
 class Encoded(NamedTuple):
