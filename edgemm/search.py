@@ -105,12 +105,12 @@ def fuse(rankings: Mapping[Part, Ranking]) -> list[tuple[int, float]]:
 
 
 def _scaled(part: Part, ranking: Ranking) -> Ranking:
-    """Scores from 0 to 1, as those of words are. The last cosines are those of any two texts; equal ones say nothing."""
+    """Scores from 0 to 1, as those of words are: the last cosines of many are those of any two texts."""
     if part is Part.WORDS or not ranking:
         return ranking
     highest, lowest = max(score for _, score in ranking), min(score for _, score in ranking)
     width = highest - lowest
-    return [(id, (score - lowest) / width if width > 0 else float(len(ranking) == 1)) for id, score in ranking]
+    return [(id, (score - lowest) / width if width > 0 else float(highest > 0)) for id, score in ranking]
 
 
 def _hits(store: Store, rankings: Mapping[Part, Ranking], wanted: int, finder: Finder | None) -> list[Hit]:

@@ -57,11 +57,12 @@ def test_scores_are_added_on_one_scale() -> None:
 
 
 def test_one_hit_alone_is_the_best_of_its_ranking() -> None:
-    assert fuse({Part.WORDS: [(1, 1.0)], Part.MEANING: [(2, -0.5)]}) == [(1, 1.0), (2, 1.0)]
+    assert fuse({Part.WORDS: [(1, 1.0)], Part.MEANING: [(2, 0.5)]}) == [(1, 1.0), (2, 1.0)]
 
 
-def test_cosines_that_are_all_the_same_count_for_nothing() -> None:
+def test_equal_cosines_count_where_they_say_that_something_is_alike() -> None:
     assert fuse({Part.WORDS: [(3, 0.2)], Part.MEANING: [(1, 0.0), (2, 0.0)]}) == [(3, 0.2), (1, 0.0), (2, 0.0)]
+    assert fuse({Part.WORDS: [(3, 0.2)], Part.MEANING: [(1, 0.9), (2, 0.9)]}) == [(1, 1.0), (2, 1.0), (3, 0.2)]
 
 
 def test_equal_sums_are_in_the_order_of_the_chunks() -> None:
