@@ -293,12 +293,15 @@ def table(results: Sequence[Result], title: str) -> Table:
 def main() -> None:
     prepare()
     import bench_chat  # they use what is defined here
+    import bench_index
     import bench_onnx
     import bench_screen
+    import bench_search
     import bench_tui
 
     results = [decode(), *embedding(), help_cpu(), cold_run(), *conversion(), cold_embed(), *bench_onnx.results()]
     results += [*bench_chat.results(), *bench_screen.results(), *bench_tui.results()]
+    results += [*bench_search.results(), *bench_index.results()]
     Console(width=max(Console().width, 150)).print(table(results, "edgemm bench"))
     print(Device.detect().summary())
     sys.exit(any(not r.met for r in results))

@@ -15,18 +15,25 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 from bench import CHECKPOINT, WATCH, Result, find_checkpoint, process, ratio, seconds
 
-from edgemm import models
+from edgemm import known_items, models
+from edgemm.batches import BatchOptions
+from edgemm.evaluation import Candidate, Ranking, Report, evaluate
+from edgemm.events import value_of
 from edgemm.index import Medium, Store
 from edgemm.library import Engine, Index, Opener, open_engine
+from edgemm.models import open_embedder
+from edgemm.tokenizer import Overflow
 
 INT8, FP32 = f"{CHECKPOINT}-onnx-int8", f"{CHECKPOINT}-onnx-fp32"
 SEED, BYTES = 5, 2_750_000  # of sources: about 5,000 chunks
-SHARE, MEMORY, FILES, RESCAN = 0.85, 500, 20_000, 1.5
+SHARE, MEMORY, FILES, RESCAN, KEPT = 0.85, 500, 20_000, 1.5, 99.5
+QUERIES, PASSAGES = 1000, 4000
 PEER_CHUNKS = 1000
 
 
@@ -72,7 +79,7 @@ def indexing(folder: Path) -> Iterator[Result]:
 
     index()
     texts = texts_of(folder / "0.sqlite")
-    with models.open_embedder(INT8) as embedder:
+    with open_embedder(INT8) as embedder:
         against = ratio(index, lambda: len(texts) / seconds(lambda: embedder.embed(texts)), repeats=3)
     engine.close()
     detail = f"{against.ours:.0f} against {against.theirs:.0f} chunks/s, {len(texts):,} chunks, 3 pairs"
@@ -182,9 +189,25 @@ def measured(code: str, file: Path, model: object, count: int) -> tuple[float, f
     return count / took, peak, cold
 
 
+def retrieval() -> Iterator[Result]:
+    """Known items: docstrings are the questions, and their functions what must be found."""
+    collected = value_of(known_items.collect(Path(sysconfig.get_path("stdlib")), QUERIES, PASSAGES))
+    options = BatchOptions(overflow=Overflow.CUT)
+    report = list(evaluate(collected, [Candidate(m, partial(open_embedder, m, options)) for m in (FP32, INT8)]))[-1]
+    assert isinstance(report, Report)
+    rows = {(row.model, row.ranking): row for row in report.rows}
+    int8, words = rows[INT8, Ranking.INT8], rows["", Ranking.BM25]
+    hybrid = rows[INT8, Ranking.HYBRID].scores.ndcg10
+    what = f"{report.queries:,} queries, {report.passages:,} passages; +- {100 * int8.margin:.1f}"
+    yield Result("nDCG@10, INT8 model and int8 vectors / fp32", 100 * int8.kept, KEPT, "%", True, what)
+    parts = max(int8.scores.ndcg10, words.scores.ndcg10)
+    detail = f"nDCG@10 {hybrid:.3f}; vectors {int8.scores.ndcg10:.3f}, words {words.scores.ndcg10:.3f}"
+    yield Result("hybrid search / the better of its parts", hybrid / parts, 1.0, "x", True, detail)
+
+
 def results() -> list[Result]:
     with corpus() as folder:
-        return [*indexing(folder), memory(folder), *again()]
+        return [*indexing(folder), memory(folder), *again(), *retrieval()]
 
 
 if __name__ == "__main__":
