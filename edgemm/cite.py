@@ -35,6 +35,7 @@ class State(StrEnum):
     SAME = "same"
     CHANGED = "changed"
     GONE = "gone"
+    UNKNOWN = "unknown"  # in a chat that was imported
 
 
 class By(StrEnum):
@@ -54,7 +55,7 @@ class Source:
     def shown(self) -> str:
         """ "[1] plan.md, lines 3-10 — changed since"."""
         where = f", {self.quote.place}" if self.quote.place else ""
-        told = {State.SAME: "", State.CHANGED: " — changed since", State.GONE: " — no longer there"}[self.state]
+        told = {State.CHANGED: " — changed since", State.GONE: " — no longer there"}.get(self.state, "")
         return f"[{self.quote.number}] {plain_name(self.quote.name)}{where}{told}"
 
 
@@ -109,6 +110,8 @@ def lines(found: Sequence[Source]) -> list[str]:
 
 def state(quote: Attachment) -> State:
     """Whether the file is still as it was. It is only read when its time is another one."""
+    if not quote.path:
+        return State.UNKNOWN
     path = Path(quote.path)
     try:
         facts = path.stat()

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgemm import cite, models, package, paths
 from edgemm.attachments import Attachment
@@ -18,10 +19,12 @@ from edgemm.chat_settings import ChatSettings
 from edgemm.conversation import Conversation, Facts
 from edgemm.errors import DiskFull, EdgemmError
 from edgemm.kv import KvStore
-from edgemm.library import Index
 from edgemm.models import ChatOptions
 from edgemm.sessions import ChatInfo, Sessions, default_path
 from edgemm.speeds import Speeds
+
+if TYPE_CHECKING:
+    from edgemm.library import Index
 
 Opener = Callable[[str], Generator]
 
@@ -97,10 +100,13 @@ class Desk:
             return Conversation(self.sessions, chat, loaded.generator, loaded.facts, self.kv, self.quotes)
 
     @property
-    def library(self) -> Index:
+    def library(self) -> "Index":
         """The user's documents. Raises what stands in the way of opening them."""
         with self._opening:  # not the lock under which a chat model is loaded: the documents need not wait for it
-            self._library = self._library or Index.open()
+            if self._library is None:
+                from edgemm.library import Index  # late: most chats ask no documents
+
+                self._library = Index.open()
             return self._library
 
     def quotes(self, docs: str, question: str) -> list[Attachment]:

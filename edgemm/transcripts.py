@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
+from edgemm.context import ATTACHMENTS
 from edgemm.errors import BadFile
 from edgemm.sessions import ChatInfo, Sessions, State, Turn
 
@@ -159,11 +160,23 @@ def _decode(document: Any) -> tuple[ChatInfo, list[Turn]]:
             raise ValueError(f"message number {number} follows none that stands before it, or repeats an id")
         known_ids.add(values["id"])
         fixed = {"chat": 0, "state": State(values["state"]), "tokens": tuple(values["tokens"])}
+        fixed["details"] = _without_paths(values["details"])
         turns.append(Turn(**(values | fixed)))
     chat = _fields(top["chat"], _CHAT, "chat")
     if chat["leaf"] not in known_ids:
         raise ValueError(f"the leaf {chat['leaf']} is none of its messages")
+    chat["settings"] = {name: value for name, value in chat["settings"].items() if name != "docs"}
     return ChatInfo(id=0, messages=len(turns), **chat), turns
+
+
+def _without_paths(details: dict[str, Any]) -> dict[str, Any]:
+    """Files that were quoted on another machine are none of this one, so nobody must look for them here."""
+    rows = details.get(ATTACHMENTS)
+    if not isinstance(rows, list):
+        return details
+    return details | {
+        ATTACHMENTS: [row | {"path": ""} if isinstance(row, dict) and "path" in row else row for row in rows]
+    }
 
 
 def _fields(value: Any, checks: Mapping[str, Callable[[Any], bool]], what: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from scripted import Recorder, finish, last, opened
 
-from edgemm import cite, commands, context
+from edgemm import cite, commands, context, transcripts
 from edgemm.attachments import Attachment, Kind, quoted
 from edgemm.chat_settings import ChatSettings, Policy
 from edgemm.cite import By, State
@@ -186,6 +186,20 @@ def test_a_file_that_has_changed_since_is_marked(tmp_path: Path) -> None:
     path.mkdir()
     assert cite.state(kept) is State.GONE
     assert cite.state(quote(1, "x", Path("a\0b"))) is State.GONE
+
+
+def test_an_imported_chat_names_no_file_of_this_machine_and_searches_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "private.md"
+    path.write_text(ENOUGH)
+    chat = chat_with([quote(1, ENOUGH, path)], Recorder(["It climbs [1]."]))
+    finish(chat.send("q"))
+    exported = transcripts.to_json(chat.info, chat.turns)
+    sessions = Sessions()
+    imported = transcripts.from_json(sessions, exported)
+    [kept] = context.attachments(sessions.turns(imported.id)[0])
+    assert (kept.path, kept.text, cite.state(kept)) == ("", ENOUGH, State.UNKNOWN)
+    assert cite.lines(cite.sources("x [1]", [kept])) == ["[1] private.md, lines 1-2"]
+    assert ChatSettings.from_json(imported.settings).docs == ""
 
 
 def test_damaged_quotes_of_a_chat_are_left_out() -> None:

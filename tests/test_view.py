@@ -55,6 +55,20 @@ def test_the_way_an_answer_ended_is_told() -> None:
     assert notes(details={"context": 7, "model": 7, "figures": 7}) == ""
 
 
+def test_an_answer_shows_the_passages_that_it_cites() -> None:
+    row = {"name": "plan.md", "kind": "quote", "text": "a plan", "bytes": 6, "sha256": "ff", "number": 1}
+    quotes = [row | {"path": "", "place": "page 3", "mtime_ns": 0}, row | {"number": 2, "path": "", "place": ""}]
+    turns = [
+        turn(1, role="user", details={"attachments": [*quotes, {"kind": "quote"}]}),
+        turn(2, 1, text="So it is [1]."),
+    ]
+    question, answer = view.entries(turns, 2)
+    assert (question.attachments, question.sources) == ((), ())
+    assert answer.sources == ("[1] plan.md, page 3",)
+    growing = turn(2, 1, text="So [1]", state=State.STREAMING)
+    assert view.entry(growing, [turns[0], growing]).sources == ()
+
+
 def test_the_meter_and_the_clock() -> None:
     assert view.meter(2048, 4096) == "████···· 2,048/4,096 tokens"
     assert view.meter(9000, 4096, 12).endswith("9,000/4,096 tokens · 12 typed")
