@@ -144,6 +144,7 @@ class _Folder:
         for result in self.reader.read(todo):
             self._put(result, known.get(result.found.name))
             done += result.found.size
+            del result  # a large document is gone before the next one is read
             yield Progress("read", done, total, "B")
 
     def _put(self, result: Result, known: Known | None) -> None:
@@ -158,20 +159,19 @@ class _Folder:
             self.report.unchanged += 1
             return
         passages = self._passages(result.found, document)
-        self.store.put(self.root.id, _facts(result, title=document.title, taken=document.taken), passages)
-        self.report.chunks += len(passages)
+        facts = _facts(result, title=document.title, taken=document.taken)
+        self.report.chunks += self.store.put(self.root.id, facts, passages)
         self.report.changed += known is not None
         self.report.added += known is None
 
-    def _passages(self, found: Found, document: Document) -> list[Passage]:
+    def _passages(self, found: Found, document: Document) -> Iterator[Passage]:
         if found.kind is Kind.IMAGE:
-            return [Passage("", medium=Medium.PICTURE)]
+            yield Passage("", medium=Medium.PICTURE)
+            return
         count = self.text.count if self.text and self.text.count else rough_spans
         window = self.text.window if self.text else CHUNK
-        return [
-            Passage(each.text, each.heading, asdict(each.place), each.start, each.end, each.prefix)
-            for each in chunks(document, count, window)
-        ]
+        for each in chunks(document, count, window):
+            yield Passage(each.text, each.heading, asdict(each.place), each.start, each.end, each.prefix)
 
 
 def is_folder(path: Path) -> bool:

@@ -14,6 +14,7 @@ from edgemm.documents.records import Document, Refused, unpack
 from edgemm.documents.walk import Found
 
 _CHILD = "edgemm.documents.child"
+_AHEAD = 16 << 20  # bytes of files that are read before they are asked for; a larger one comes alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Result:
 
 
 class Reader:
-    """Two files at most are under way for each child, so that memory does not grow with the input."""
+    """Two files at most are under way for each child, and large ones alone: memory does not grow with the input."""
 
     def __init__(self, workers: int = 2, limits: Limits | None = None) -> None:
         self._workers, self._limits = max(1, workers), limits or Limits()
@@ -52,16 +53,19 @@ class Reader:
 
     def read(self, files: Iterable[Found]) -> Iterator[Result]:
         """In the order of `files`."""
-        waiting: deque[Future[Result]] = deque()
+        waiting: deque[tuple[Future[Result], int]] = deque()
+        ahead = 0
         try:
             for found in files:
-                waiting.append(self._pool.submit(self._one, found))
-                if len(waiting) >= 2 * self._workers:
-                    yield waiting.popleft().result()
+                while waiting and (len(waiting) >= 2 * self._workers or ahead + found.size > _AHEAD):
+                    ahead -= waiting[0][1]
+                    yield waiting.popleft()[0].result()
+                waiting.append((self._pool.submit(self._one, found), found.size))
+                ahead += found.size
             while waiting:
-                yield waiting.popleft().result()
+                yield waiting.popleft()[0].result()
         finally:  # Ctrl-C, and callers that stop: what has not begun never will
-            for future in waiting:
+            for future, _ in waiting:
                 future.cancel()
 
     def close(self) -> None:

@@ -5,7 +5,8 @@ It hands contents on to contents.py and knows no vector.
 
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,12 +30,13 @@ from edgemm.index.records import (
 from edgemm.words import clean
 
 _LARGEST = (1 << 63) - 1
+_AT_ONCE = 500  # passages in memory
 _PUT = """INSERT INTO file
     (root, name, size, mtime_ns, hash, kind, state, why, title, taken, parser, first, chunks, contents)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, x'')
     ON CONFLICT (root, name) DO UPDATE SET size = excluded.size, mtime_ns = excluded.mtime_ns, hash = excluded.hash,
     kind = excluded.kind, state = excluded.state, why = excluded.why, title = excluded.title, taken = excluded.taken,
-    parser = excluded.parser, first = excluded.first, chunks = excluded.chunks, contents = excluded.contents"""
+    parser = excluded.parser, first = 0, chunks = 0, contents = x''"""
 _CHUNK = """INSERT INTO chunk (id, file, content, ord, start, "end", place, heading, prefix, text)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _FILL = """INSERT INTO words (rowid, headline, text)
@@ -82,24 +84,38 @@ def encode(facts: FileFacts, passage: Passage) -> Encoded:
     return Encoded(key, passage.medium, columns)
 
 
-def put(db: sqlite3.Connection, root: int, facts: FileFacts, passages: Sequence[Encoded]) -> None:
-    """Replace what is stored of a file. Raises `UsageError` for an unknown root."""
+def put(db: sqlite3.Connection, root: int, facts: FileFacts, passages: Iterable[Encoded]) -> int:
+    """Replace what is stored of a file, and say how many chunks it has. Raises `UsageError` for an unknown root.
+
+    Passages are taken a few at a time, for those of a large file need as much memory as its text.
+    """
     check_root(db, root)
     before = _take_out(db, root, facts.name)
-    claimed = contents.claim(db, ((passage.key, passage.medium) for passage in passages))
-    first = _next_chunk(db)
+    file, first = _put_facts(db, root, facts), _next_chunk(db)
+    claimed: list[int] = []
+    left = iter(passages)
+    while some := list(islice(left, _AT_ONCE)):
+        ids = contents.claim(db, ((passage.key, passage.medium) for passage in some))
+        start = first + len(claimed)
+        numbers = range(len(claimed), len(claimed) + len(some))
+        rows = ((first + n, file, id, n, *each.columns) for n, id, each in zip(numbers, ids, some, strict=True))
+        db.executemany(_CHUNK, rows)
+        db.execute(_FILL, (start, start + len(some)))
+        claimed += ids
+    held = (first, len(claimed), np.asarray(claimed, "<i8").tobytes(), file)
+    db.execute("UPDATE file SET first = ?, chunks = ?, contents = ? WHERE id = ?", held)
+    contents.release(db, set(before) - set(claimed))
+    return len(claimed)
+
+
+def _put_facts(db: sqlite3.Connection, root: int, facts: FileFacts) -> int:
+    """The id of the file's row, which has no chunks yet."""
     row = (
         *(root, pack_name(facts.name), facts.size, _bounded(facts.mtime_ns), facts.hash, clean(facts.kind)),
-        facts.state,
-        *(clean(facts.why), clean(facts.title), clean(facts.taken), facts.parser, first, len(passages)),
-        np.asarray(claimed, "<i8").tobytes(),
+        *(facts.state, clean(facts.why), clean(facts.title), clean(facts.taken), facts.parser),
     )
     db.execute(_PUT, row)
-    file = db.execute("SELECT id FROM file WHERE root = ? AND name = ?", row[:2]).fetchone()[0]
-    rows = ((first + n, file, claimed[n], n, *passage.columns) for n, passage in enumerate(passages))
-    db.executemany(_CHUNK, rows)
-    db.execute(_FILL, (first, first + len(passages)))
-    contents.release(db, set(before) - set(claimed))
+    return int(db.execute("SELECT id FROM file WHERE root = ? AND name = ?", row[:2]).fetchone()[0])
 
 
 def touch(db: sqlite3.Connection, root: int, name: str, size: int, mtime_ns: int) -> None:

@@ -88,15 +88,14 @@ class Store:
         with self._read() as db:
             return files.known(db, root)
 
-    def put(self, root: int, facts: FileFacts, passages: Iterable[Passage] = ()) -> None:
-        """Replace what is stored of a file. Its words are found at once.
+    def put(self, root: int, facts: FileFacts, passages: Iterable[Passage] = ()) -> int:
+        """Replace what is stored of a file, and say how many chunks it has. Its words are found at once.
 
         Passages that were there before, in any file, keep their vectors; so put what is new before you `forget` what
         is gone, and a file that was moved embeds nothing.
         """
-        rows = [files.encode(facts, passage) for passage in passages]
         with self._write() as db:
-            files.put(db, root, facts, rows)
+            return files.put(db, root, facts, (files.encode(facts, passage) for passage in passages))
 
     def touch(self, root: int, name: str, size: int, mtime_ns: int) -> None:
         """The file was written, but its content is the same."""
