@@ -58,8 +58,7 @@ class Conversation:
         find: cite.Find | None = None,
     ) -> None:
         """`find` searches the user's documents, for chats whose settings ask for it."""
-        self._sessions, self._generator, self._facts = sessions, generator, facts
-        self._find = find
+        self._sessions, self._generator, self._facts, self._find = sessions, generator, facts, find
         self._kv = kv if generator.info.can_save else None
         self._is_saved = True  # the KV cache, as far as it is worth saving
         self._stopping = threading.Event()
@@ -236,7 +235,10 @@ class Conversation:
         try:
             size = self._generator.save_state(self._kv.path(self.info.id))
             self._kv.sweep()
-        except EdgemmError:
+            self._sessions.chat(self.info.id)
+        except EdgemmError as error:
+            if isinstance(error, UsageError):  # the chat was deleted meanwhile
+                self._kv.forget(self.info.id)
             return 0
         self._is_saved = True
         return size

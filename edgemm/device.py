@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,7 @@ _FEATURES = {
 }
 _WINDOWS_AVX2, _WINDOWS_AVX512, _WINDOWS_DOTPROD = 40, 41, 43  # winnt.h: PF_*_INSTRUCTIONS_AVAILABLE
 _SECONDS = 3
+_M_MMAP_THRESHOLD = -3  # malloc.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,19 @@ def peak_memory(pid: int) -> int:
         status = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text("ascii", "replace"))
         return int(status[1]) << 10 if status else int(usage.rss)
     return int(getattr(usage, "peak_wset", usage.rss))
+
+
+def return_large_blocks() -> None:
+    """Let this process give memory of more than a megabyte back to the system as soon as it is freed.
+
+    glibc raises that limit to the size of whatever was freed last, and then keeps holes of the size of the largest
+    documents (mallopt(3), M_MMAP_THRESHOLD). Elsewhere it does nothing.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def parse_cpuinfo(text: str) -> tuple[str, set[str]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgemm.device import return_large_blocks
 from edgemm.documents import Count, Document, Found, Reader, Refused, Skipped, chunks, walk
 from edgemm.documents.kinds import Kind
 from edgemm.documents.reader import Result
@@ -79,6 +80,7 @@ def update(store: Store, roots: Sequence[Root], encoders: Sequence[Encoder], wor
 
     Raises `ResourceError` when another process is at it, `DiskFull`, or what an encoder raises.
     """
+    return_large_blocks()
     report, started = Report(), time.perf_counter()
     text = next((each for each in encoders if each.medium == Medium.TEXT), None)
     with store.exclusive(), Reader(workers) as reader:

@@ -34,6 +34,7 @@ INT8, FP32 = f"{CHECKPOINT}-onnx-int8", f"{CHECKPOINT}-onnx-fp32"
 SEED, BYTES = 5, 2_750_000  # of sources: about 5,000 chunks
 SHARE, MEMORY, FILES, RESCAN, KEPT = 0.85, 500, 20_000, 1.5, 99.5
 QUERIES, PASSAGES = 1000, 4000
+LARGE = 30_000_000  # bytes
 PEER_CHUNKS = 1000
 
 
@@ -97,6 +98,19 @@ def memory(folder: Path) -> Result:
         shutil.copytree(models.find(INT8).path, Path(home) / INT8)
         _, _, peak = process("-m", "edgemm", "index", str(folder / "library"), EDGEMM_HOME=home)
     return Result("peak memory of `edgemm index`", peak, MEMORY, "MB", False, "the largest process")
+
+
+def large() -> Result:
+    """Documents of the largest size that is read, by words alone: to embed one takes an hour."""
+    rng = random.Random(SEED)
+    words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(3, 9))) for _ in range(20_000)]
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as home:
+        for number in range(3):
+            lines = (" ".join(rng.choices(words, k=12)) + "\n" for _ in range(LARGE // 90))
+            (Path(folder) / f"{number}.txt").write_text("".join(lines))
+        _, _, peak = process("-m", "edgemm", "index", folder, EDGEMM_HOME=home)
+    what = f"3 texts of {LARGE / 1e6:.0f} MB, by words alone"
+    return Result("peak memory of `edgemm index`, large files", peak, MEMORY, "MB", False, what)
 
 
 def again() -> Iterator[Result]:
@@ -207,7 +221,7 @@ def retrieval() -> Iterator[Result]:
 
 def results() -> list[Result]:
     with corpus() as folder:
-        return [*indexing(folder), memory(folder), *again(), *retrieval()]
+        return [*indexing(folder), memory(folder), large(), *again(), *retrieval()]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ ESC, BEL, ST = "\x1b", "\x07", "\x1b\\"
 CONTROLS = [f"a{chr(c)}b" for c in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if chr(c) not in "\n\r\t"]
 CSI = (
     "2J H 10;10H 31m ?1049l ?1000h ?2004h ?25l 6n c >c 5n ?6n 18t 21t 8;1;1t 3;r L P @ X K s u !p >1u <u =1;1u ?u"
-    " ?2026h ?1004h ?1006h ?47h ?12h"
+    " ?2026h ?1004h ?1006h ?47h ?12h ?1003l ?2004l ?7h <999u >25u 97;197H 5;31;44m !|x 0c ?15n 14t 2;1$p 7;7'w"
 ).split()
 OSC = (
     "0;t 1;t 2;t 4;1;? 7;file:/// 10;? 11;? 52;c;YQ== 52;c;? 8;;http://x 9;n 777;notify;a;b 1337;File=:AA== 133;A 104"
@@ -30,6 +30,11 @@ SEQUENCES = [
 ]
 MARKUP = [
     "[red]x[/red]",
+    "[bold red on blue blink]x[/]",
+    "[@click=screen.do('new')]x[/]",
+    "[@click=app.bell,app.quit]x[/]",
+    "[link='javascript:alert(1)']x[/link]",
+    "[/][/][/]",
     "[/]",
     "[/b]",
     "text [/b]",
@@ -79,5 +84,9 @@ LETTERS = [
     "a\r\nb\rc",
     "\x00" * 50,
     "\ufffd" * 30,
+    "a\ud800b",
+    "\udcff.txt",
+    "x\udfff",
+    f"\ud83d{ESC}[2J",
 ]
 TEXTS = [*CONTROLS, *SEQUENCES, *MARKUP, *LETTERS]

@@ -87,6 +87,20 @@ def test_a_saved_cache_that_kills_the_model_is_told_and_the_chat_goes_on(session
     assert isinstance(ended.done, Done)
 
 
+def test_a_cache_that_is_saved_while_its_chat_is_deleted_leaves_no_file(sessions: Sessions, tmp_path: Path) -> None:
+    class Slow(Saving):
+        def save_state(self, path: Path) -> int:
+            sessions.delete(chat.info.id)
+            kv.forget(chat.info.id)
+            return super().save_state(path)
+
+    kv = KvStore(tmp_path / "kv")
+    chat = kept(sessions, kv, Slow(ANSWERS))
+    finish(chat.send("a"))
+    assert chat.park() == 0
+    assert kv.size() == 0
+
+
 def test_parking_sweeps_the_folder(sessions: Sessions, tmp_path: Path) -> None:
     kv = KvStore(tmp_path / "kv", limit=1)
     for _ in range(3):

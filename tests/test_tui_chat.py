@@ -196,6 +196,17 @@ def test_an_earlier_question_is_edited_and_a_given_up_edit_changes_nothing() -> 
     chat(script)
 
 
+def test_an_edit_is_refused_in_one_line_while_a_message_is_not_sent() -> None:
+    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
+        await ask(screen, pilot, "first")
+        screen.prompt.put("my draft")
+        await pilot.press("alt+e")
+        await told(pilot, "the editor: holds a message that was not sent — send it or delete it first")
+        assert (screen.editing, screen.prompt.expanded()) == (None, "my draft")
+
+    chat(script)
+
+
 def test_an_answer_is_edited_and_the_model_goes_on_with_it() -> None:
     async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
         await ask(screen, pilot, "hello")

@@ -1,6 +1,8 @@
 """What a chat copies, offers and remembers: the clipboard, the palette, help, the user's own keys and theme."""
 
+import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,12 @@ import pytest
 import tiny_gguf
 from chat_window import ask, begin, chat, models, opened, said, send, slow, told
 from textual.command import CommandPalette
+from textual.events import MouseDown, MouseUp
 from textual.geometry import Offset
 from textual.pilot import Pilot
 from textual.selection import Selection
 from textual.widgets import Input
-from tui_pilot import until
+from tui_pilot import shown, until
 
 from edgemm import paths
 from edgemm.desk import Desk
@@ -57,6 +60,33 @@ def test_ctrl_c_copies_what_is_selected_and_does_not_leave() -> None:
         await pilot.press("ctrl+c", "ctrl+c")
         await until(pilot, lambda: pilot.app.clipboard == "typed text")
         assert pilot.app.is_running
+
+    chat(script)
+
+
+def test_a_click_on_a_message_takes_no_key_from_the_editor() -> None:
+    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
+        await ask(screen, pilot, "hello")
+        await pilot.click(MessageView)
+        await pilot.press("a")
+        await until(pilot, lambda: screen.prompt.text == "a")
+
+    chat(script)
+
+
+def test_a_click_on_a_message_that_was_just_taken_away_does_nothing() -> None:
+    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
+        await ask(screen, pilot, "hello")
+        view = screen.query(MessageView).last()
+        x, y = view.region.x + 2, view.region.y + 1
+        gone = view.remove()
+        while view.is_attached:
+            await asyncio.sleep(0)
+        screen._forward_event(MouseDown(screen, x, y, 0, 0, 1, False, False, False, x, y))
+        screen._forward_event(MouseUp(screen, x, y, 0, 0, 1, False, False, False, x, y))
+        await gone
+        await pilot.press("a")
+        await until(pilot, lambda: screen.prompt.text == "a")
 
     chat(script)
 
@@ -206,3 +236,15 @@ def test_with_no_model_to_compare_the_chat_stays() -> None:
         await told(pilot, "no chat model is on this machine")
 
     chat(script)
+
+
+def test_help_begins_with_the_keys_that_one_needs_first() -> None:
+    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
+        await pilot.press("f1")
+        await opened(pilot, HelpScreen)
+        await told(pilot, "scroll · Esc close")
+        found = re.findall(r"(?:Esc|(?:Ctrl|Alt)\+\w+|F\d)(?=   )", shown(pilot.app))
+        functions = [f"F{number}" for number in range(1, 10)]
+        assert found[:15] == ["Esc", "Ctrl+C", *functions, "Ctrl+N", "Ctrl+Q", "Ctrl+P", "Alt+Up"]
+
+    chat(script, size=(120, 40))

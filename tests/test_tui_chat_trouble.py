@@ -1,7 +1,9 @@
 """What goes wrong under the chat screen: models that die, damage, full disks, other windows, hostile texts."""
 
+import asyncio
 import json
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,15 @@ import pytest
 from chat_window import ask, chat, line, models, opened, said, send, told
 from scripted import Saving
 from textual.pilot import Pilot
-from tui_pilot import shown, until
+from textual.screen import ModalScreen
+from tui_pilot import drive, shown, until
 
+from edgemm.backends import Generator
 from edgemm.desk import Desk
 from edgemm.errors import DiskFull, NotEnoughMemory
 from edgemm.kv import KvStore
 from edgemm.sessions import Sessions, State, default_path
+from edgemm.tui.app import ChatApp
 from edgemm.tui.screens.chat import ChatScreen
 from edgemm.tui.screens.chats import ChatsScreen
 from edgemm.tui.screens.tokens import TokenScreen
@@ -73,6 +78,40 @@ def test_ctrl_c_leaves_while_no_model_is_there() -> None:
         await until(pilot, lambda: not pilot.app.is_running)
 
     chat(script, desk, number=desk.new_chat("missing").id)
+
+
+def test_one_who_leaves_while_a_model_loads_is_told_what_for_he_waits() -> None:
+    loads, goes_on = threading.Event(), threading.Event()
+
+    def opener(name: str) -> Generator:
+        loads.set()
+        assert goes_on.wait(30)
+        return models()(name)
+
+    async def script(app: Any, pilot: Pilot[None]) -> None:
+        await until(pilot, loads.is_set)
+        app.run_worker(app.action_quit())
+        await told(pilot, "waiting for the model to stop loading")
+        assert app.is_running
+        goes_on.set()
+        await until(pilot, lambda: not app.is_running)
+
+    desk = Desk(opener=opener)
+    drive(ChatApp(desk, "fake"), script)
+    desk.close()
+
+
+@pytest.mark.parametrize("key", ["f1", "f2", "f4"])
+def test_one_can_leave_while_another_screen_is_open(key: str) -> None:
+    async def script(screen: ChatScreen, pilot: Pilot[None]) -> None:
+        await ask(screen, pilot, "hello")
+        await pilot.press(key)
+        await opened(pilot, ModalScreen)
+        leaving = asyncio.ensure_future(pilot.app.action_quit())
+        await until(pilot, lambda: not pilot.app.is_running)
+        await leaving
+
+    chat(script)
 
 
 def test_a_model_that_dies_is_told_and_answers_again() -> None:

@@ -17,7 +17,6 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import TextArea
-from textual.worker import WorkerError
 
 from edgemm import attachments, commands
 from edgemm.answer import Begun, Ended, Events, Grown
@@ -71,8 +70,7 @@ class ChatScreen(Frame):
 
     def __init__(self, desk: Desk, model: str, chat: int | None) -> None:
         super().__init__()
-        self.desk, self.model = desk, model
-        self._first = chat
+        self.desk, self.model, self._first = desk, model, chat
         self.info: ChatInfo | None = None
         self.conversation: Conversation | None = None
         self.queue: list[Draft] = []
@@ -240,8 +238,7 @@ class ChatScreen(Frame):
         if self.busy:
             self.tell("one answer at a time — Esc stops this one")
             return
-        self._busy, self._stopped, self._sending = "answer", False, draft
-        self._reading = None
+        self._busy, self._stopped, self._sending, self._reading = "answer", False, draft, None
         self._work(make)
 
     @work(thread=True, group="answer")
@@ -372,8 +369,11 @@ class ChatScreen(Frame):
         self.queue.clear()
         if self.busy and self.conversation is not None:
             self.conversation.stop()
-        with suppress(WorkerError):
-            await self.workers.wait_for_complete([w for w in self.workers if w.group in ("answer", "model", "park")])
+        elif self.busy:
+            self.status("waiting for the model to stop loading")
+        groups = ("answer", "model", "park")  # not "ask": that may wait for an open dialogue
+        busy = [worker.wait() for worker in self.workers if worker.group in groups]
+        await asyncio.gather(*busy, return_exceptions=True)
         conversation, self.conversation = self.conversation, None
         if conversation is not None:
             await asyncio.to_thread(conversation.park)

@@ -8,7 +8,9 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
 from textual.events import Resize
+from textual.geometry import Offset
 from textual.screen import Screen
+from textual.widget import Widget
 from textual.widgets import Static
 
 from edgemm.errors import EdgemmError
@@ -40,7 +42,9 @@ class Frame(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield Static(id="title", markup=False)
-        yield Transcript(id="transcript")
+        transcript = Transcript(id="transcript")
+        transcript.can_focus = False  # or a click would take the keys from the editor
+        yield transcript
         yield Static(id="notice", markup=False)
         with Vertical(id="editor"):
             yield Prompt(placeholder=_WELCOME)
@@ -67,6 +71,11 @@ class Frame(Screen[None]):
 
     def entitle(self, text: str) -> None:
         self.query_one("#title", Static).update(Content(safe(text.replace("\n", " "))), layout=False)
+
+    def get_widget_and_offset_at(self, x: int, y: int) -> tuple[Widget | None, Offset | None]:
+        """As in Textual 8.2, which fails where a message was clicked that has just been taken away."""
+        widget, offset = super().get_widget_and_offset_at(x, y)
+        return (widget, offset) if widget is not None and widget.is_attached else (None, None)
 
     def on_resize(self, event: Resize) -> None:
         self.set_class(event.size.height < _LOW, "-low")

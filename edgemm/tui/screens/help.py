@@ -24,6 +24,9 @@ _NAMES = {
     "escape": "Esc",
     "delete": "Del",
 }
+# A field passes these on where it has no use for them, so that they are also those of the screen.
+_PASSED = ("escape", "ctrl+c")
+_ORDER = (*_PASSED, *(f"f{number}" for number in range(1, 25)), "ctrl+", "alt+")  # the other keys come last
 Rows = Sequence[tuple[str, str]]
 
 
@@ -82,8 +85,19 @@ def spoken(key: str) -> str:
 def _keys(screen: Screen[object]) -> tuple[Rows, Rows]:
     """The keys of the application and its screen, and those of what has the focus in it."""
     active = list(screen.active_bindings.values())
-    wide = key_rows(each.binding for each in active if _is_wide(each, screen))
-    return wide, key_rows(each.binding for each in active if not _is_wide(each, screen))
+    wide = [each.binding for each in active if _is_wide(each, screen)]
+    actions = {binding.action for binding in wide}
+    own = [each for each in screen.BINDINGS if isinstance(each, Binding) and each.key in _PASSED]
+    wide += [binding for binding in own if binding.action not in actions]
+    focused = key_rows(each.binding for each in active if not _is_wide(each, screen))
+    return key_rows(sorted(wide, key=_rank)), focused
+
+
+def _rank(binding: Binding) -> int:
+    """The place of a key in `_ORDER`; one that ends with "+" stands for all that begin with it."""
+    key = binding.key
+    places = (place for place, name in enumerate(_ORDER) if key == name or (name[-1] == "+" and key.startswith(name)))
+    return next(places, len(_ORDER))
 
 
 def _is_wide(active: ActiveBinding, screen: Screen[object]) -> bool:
