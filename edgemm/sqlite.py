@@ -181,8 +181,9 @@ def _write_ahead(db: sqlite3.Connection, seconds: float) -> None:
 
 
 def _check_owner(db: sqlite3.Connection, path: Path | None, schema: Schema) -> None:
-    version, owner = pragma(db, "user_version"), pragma(db, "application_id")
-    if owner != schema.application and pragma(db, "schema_version"):
+    with snapshot(db):  # another process may be making the file
+        version, owner, tables = (pragma(db, name) for name in ("user_version", "application_id", "schema_version"))
+    if owner != schema.application and tables:
         raise BadFile(path, "is a database of another program", "choose another path")
     if version > len(schema.migrations):
         why = f"has version {version}, this edgemm reads up to {len(schema.migrations)}"

@@ -12,6 +12,8 @@ from conftest import ROOT, Cli
 from test_ingest_hostile import raw
 from word_bags import write
 
+# What a terminal obeys: OSC, such as a link, and CSI, such as a colour.
+_OBEYED = re.compile(rb"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b\[[0-?]*[ -/]*[@-~]")
 posix = pytest.mark.skipif(sys.platform == "win32", reason="such names, and terminals, cannot exist there")
 
 
@@ -55,9 +57,7 @@ def screen(home: Path) -> Callable[..., bytes]:
 
 def shown(data: bytes) -> list[str]:
     """The lines as they are read: without colours and links."""
-    from pty_driver import SEQUENCE
-
-    return SEQUENCE.sub(b"", data).decode().replace("\r\n", "\n").split("\n")
+    return _OBEYED.sub(b"", data).decode().replace("\r\n", "\n").split("\n")
 
 
 @posix
