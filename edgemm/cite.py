@@ -4,7 +4,6 @@ A quote remembers the hash of its file, so that one from a file that has changed
 no model.
 """
 
-import hashlib
 import re
 import stat
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from edgemm.attachments import Attachment, Kind, plain_name
 from edgemm.errors import EdgemmError
 from edgemm.events import Note, Work
+from edgemm.package import sha256
 
 QUOTES = 4  # of a question, unless the user says otherwise
 Find = Callable[[str, str], list[Attachment]]
@@ -26,7 +26,7 @@ _WORD = re.compile(r"[^\W_]+")
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|\n+")
 _SHORT = 3  # letters: such words say nothing about where a sentence comes from
 _LIKE, _LEAST = 0.6, 3  # of the words of a sentence, and words, that are in a quote that it seems to come from
-_BLOCK, _MOST = 1 << 20, 64 << 20  # bytes of a file that is compared with its hash
+_MOST = 64 << 20  # bytes of a file that is compared with its hash
 
 
 class State(StrEnum):
@@ -119,17 +119,9 @@ def state(quote: Attachment) -> State:
             return State.GONE
         if facts.st_mtime_ns == quote.mtime_ns:
             return State.SAME
-        return State.SAME if facts.st_size <= _MOST and _hash(path) == quote.sha256 else State.CHANGED
+        return State.SAME if facts.st_size <= _MOST and sha256(path) == quote.sha256 else State.CHANGED
     except (OSError, ValueError):
         return State.GONE
-
-
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _alike(answer: str, quotes: Sequence[Attachment]) -> set[int]:

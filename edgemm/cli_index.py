@@ -19,7 +19,6 @@ from edgemm.events import Note
 
 if TYPE_CHECKING:
     from edgemm.index import Root, RootStatus, Status
-    from edgemm.ingest import Report
     from edgemm.library import Index
 
 Folders = Annotated[list[Path] | None, typer.Argument(help="Folders of documents; none: those in the index.")]
@@ -258,15 +257,11 @@ def _show_report(report: Any, as_json: bool) -> None:
         terminal.note(f"{count:,} not read: {why}")
     if len(reasons) > _REASONS:
         terminal.note(f"and {len(reasons) - _REASONS:,} other reasons: see `edgemm index status`")
-    new = [f"{count:,} {what}" for what, count in _changes(report).items() if count]
+    new = report.changes()
     print(f"{_files(report.files)} in the index" + (f": {', '.join(new)}" if new else ", nothing has changed"))
     if report.embedded:
         speed = f"{report.tokens:,} tokens, " if report.tokens else ""
         print(f"{report.embedded:,} passages embedded ({speed}{report.seconds:.1f} s)")
-
-
-def _changes(report: "Report") -> dict[str, int]:
-    return {"new": report.added, "changed": report.changed, "gone": report.removed}
 
 
 def _files(count: int) -> str:

@@ -38,6 +38,11 @@ def plain(hit: Hit) -> str:
     return hit.snippet.replace(MARK, "").replace(UNMARK, "")
 
 
+def parts(hit: Hit) -> str:
+    """Which ranking put it where, such as "words 1. (0.72), meaning 3. (0.62)"."""
+    return ", ".join(f"{part} {standing.rank}. ({standing.score:.3g})" for part, standing in hit.parts.items())
+
+
 def in_line(text: str) -> str:
     """Safe, and without line ends and tabs: no file name adds a line or a column. Its blanks stay as they are."""
     return terminal.safe(text).translate(_CONTROLS)
@@ -85,8 +90,7 @@ def _marked(snippet: str) -> Any:
 
 
 def _why(hit: Hit) -> str:
-    parts = ", ".join(f"{part} {standing.rank}. ({standing.score:.3g})" for part, standing in hit.parts.items())
-    return f"{hit.score:.4f} from {parts}"
+    return f"{hit.score:.4f} from {parts(hit)}"
 
 
 def _json(hit: Hit) -> dict[str, Any]:

@@ -71,6 +71,11 @@ class Report:
     skipped: Counter[str] = field(default_factory=Counter)
     missing: list[str] = field(default_factory=list)
 
+    def changes(self) -> list[str]:
+        """What has changed in the index: "20 new", "3 changed", "2 gone"."""
+        numbers = {"new": self.added, "changed": self.changed, "gone": self.removed}
+        return [f"{count:,} {what}" for what, count in numbers.items() if count]
+
 
 Events = Iterator[Progress | Note | Report]
 

@@ -73,7 +73,7 @@ class Index:
 
     def add(self, folder: Path | str) -> Report:
         """Index a folder, or bring it up to date. Raises `BadFile` for what is no folder."""
-        return _report(self.update([self.root(folder)]))
+        return [event for event in self.update([self.root(folder)]) if isinstance(event, Report)][-1]
 
     def update(self, roots: Sequence[Root] | None = None) -> ingest.Events:
         """Bring `roots`, or every folder, up to date; ends with the `Report`. A waiting checkpoint is converted."""
@@ -356,11 +356,3 @@ def _is_file(path: Path) -> bool:
 
 def _expanded(folder: Path | str) -> Path:
     return Path(folder).expanduser()
-
-
-def _report(events: ingest.Events) -> Report:
-    report = Report()
-    for event in events:
-        if isinstance(event, Report):
-            report = event
-    return report

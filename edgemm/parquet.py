@@ -65,7 +65,7 @@ def export(store: Store, folder: Path, numbers: Numbers = Numbers.FLOAT32, part_
     - chunk_id: 32 hexadecimal digits, the same on every machine for the same part of the same file below a root
       (`edgemm.index.export.key` says how they are made)
     - root, name, path: name is relative to root; what is no valid Unicode is written as \\udcXX, to be read, not opened
-    - kind, title, taken, order, text, heading, start, end, file_hash, medium: as in `edgemm.index.Chunk`
+    - kind, title, taken, order, text, heading, start, end, file_hash (`Chunk.hash`), medium: as in `edgemm.index.Chunk`
     - page, line, end_line, slide, sheet, cells: where in the file; null where that does not apply
     - vector, of the model for texts, and picture_vector, of the one for pictures: a list of fixed size, null where
       there is none (yet). As int8 it is to be multiplied by the column scale, or picture_scale. A column whose model
@@ -253,7 +253,7 @@ def _columns(records: Sequence[Record], models: Sequence[Model], numbers: Number
         "heading": [[_shown(heading) for heading in chunk.heading] for chunk in chunks],
         "start": [chunk.start for chunk in chunks],
         "end": [chunk.end for chunk in chunks],
-        "file_hash": [record.file_hash for record in records],
+        "file_hash": [chunk.hash for chunk in chunks],
         "medium": [str(chunk.medium) for chunk in chunks],
     }
     for name in ("page", "line", "end_line", "slide"):

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from edgemm.documents.walk import Found, walk
+from edgemm.documents.walk import RULES, Found, walk
 from edgemm.events import Note
 from edgemm.index import default_path
 
@@ -21,7 +21,6 @@ LONGEST = 10.0  # seconds that changes are held back while others follow
 POLL = 5.0  # seconds between two looks through a folder, at least
 _SHARE = 0.05  # of the time that looks may take
 _TICK, _LEAST_TICK = 0.2, 0.01  # seconds between two questions to the system
-_RULES = {".gitignore", ".edgemmignore"}  # hidden, but they decide what is read
 # File systems whose changes on other machines, or outside of a virtual machine, the system does not hear of.
 _REMOTE = frozenset(
     """9p afpfs afs ceph cifs davfs drvfs fuse.gcsfuse fuse.glusterfs fuse.goofys fuse.grpcfuse fuse.gvfsd-fuse
@@ -165,7 +164,7 @@ class _Watched:
         for root in self._paths:
             if path.is_relative_to(root):
                 *above, last = path.relative_to(root).parts or ("",)
-                is_hidden = last.startswith(".") and last not in _RULES
+                is_hidden = last.startswith(".") and last not in RULES  # hidden, but they decide what is read
                 return not is_hidden and not any(folder.startswith(".") for folder in above)
         return True
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from edgemm.documents.kinds import Kind, of_name
 
-_RULES = (".gitignore", ".edgemmignore")  # the later one has the last word
+RULES = (".gitignore", ".edgemmignore")  # the later one has the last word
 _MAX_RULES = 1 << 20  # bytes of one such file
 _NEVER = {"__pycache__", "node_modules", "site-packages", "venv", "target", "dist", "build"}
 _DEEPEST = 100
@@ -59,8 +59,8 @@ class _Rules:
         return None if found is None else bool(found)
 
     def within(self, prefix: str, entries: list[os.DirEntry[str]]) -> "_Rules":
-        here = {entry.name: entry for entry in entries if entry.name in _RULES}
-        specs = [(prefix, _spec(_lines(here[name]))) for name in _RULES if name in here]
+        here = {entry.name: entry for entry in entries if entry.name in RULES}
+        specs = [(prefix, _spec(_lines(here[name]))) for name in RULES if name in here]
         return _Rules(self.extra, (*self.files, *specs)) if specs else self
 
 

@@ -16,7 +16,7 @@ from edgemm.index.pages import Int8
 from edgemm.index.records import Chunk, Medium, Model
 
 _KEY_BYTES = 16
-_ROWS = """SELECT chunk.id, content.id, content.hash, file.hash, vector.model, vector.page, vector.slot
+_ROWS = """SELECT chunk.id, content.id, content.hash, vector.model, vector.page, vector.slot
     FROM chunk JOIN content ON content.id = chunk.content JOIN file ON file.id = chunk.file
     LEFT JOIN vector ON vector.content = chunk.content AND page IS NOT NULL
         AND vector.model = CASE content.medium WHEN 'text' THEN ? ELSE ? END
@@ -33,14 +33,10 @@ class Quantized:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A chunk, the hash of its file's bytes, its vector if it has one, and `key`, which names it on every machine.
-
-    See `key`.
-    """
+    """A chunk, its vector if it has one, and what names it on every machine, as the function `key` makes it."""
 
     key: str
     chunk: Chunk
-    file_hash: str
     vector: Quantized | None
 
 
@@ -58,12 +54,12 @@ def read(db: sqlite3.Connection, using: Iterable[Model], after: int, until: int,
     ids = (chosen[medium].id if medium in chosen else None for medium in (Medium.TEXT, Medium.PICTURE))
     rows = db.execute(_ROWS, (*ids, after, until, limit)).fetchall()
     dimensions = {model.id: model.dimensions for model in chosen.values()}
-    places = [(model, page, slot, content) for _, content, _, _, model, page, slot in rows if page is not None]
+    places = [(model, page, slot, content) for _, content, _, model, page, slot in rows if page is not None]
     vectors = _vectors(db, places, dimensions)
     found = lookup.chunks(db, (row[0] for row in rows))
     return [
-        Record(key(chunk, hash), chunk, file_hash, vectors.get(content))
-        for chunk, (_, content, hash, file_hash, *_) in zip(found, rows, strict=True)
+        Record(key(chunk, hash), chunk, vectors.get(content))
+        for chunk, (_, content, hash, *_) in zip(found, rows, strict=True)
     ]
 
 

@@ -34,7 +34,8 @@ def search(db: sqlite3.Connection, query: str, allowed: Mask | None, limit: int)
     """The `limit` best chunks that `allowed`, bool indexed by chunk, does not rule out."""
     if limit <= 0 or not (found := phrases(query)):
         return []
-    common = max(_FEW, int(lookup.count(db) * _COMMON))
+    chunks = lookup.count(db)
+    common = max(_FEW, int(chunks * _COMMON))
     counts = {phrase: _count(db, phrase, common + 1) for phrase in found}
     if not any(counts.values()):  # perhaps the last word is not finished
         counts = {found[-1] + "*": _count(db, found[-1] + "*", common + 1)}
@@ -45,7 +46,7 @@ def search(db: sqlite3.Connection, query: str, allowed: Mask | None, limit: int)
         ranked = db.execute(_RANK, (" OR ".join(rare), limit)).fetchall()
     else:
         ranked = _sample(db, there, limit) if there else []
-    return _scaled(ranked, _share(counts, lookup.count(db)))
+    return _scaled(ranked, _share(counts, chunks))
 
 
 def _share(counts: dict[str, int], chunks: int) -> float:

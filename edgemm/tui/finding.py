@@ -64,9 +64,8 @@ def result(hit: Hit, width: int, explain: Collection[str] = ()) -> Content:
 
 
 def scores(hit: Hit) -> str:
-    """Which ranking put it where, such as "score 0.0325: words 1. (7.21), meaning 3. (0.62)"."""
-    parts = ", ".join(f"{part} {standing.rank}. ({standing.score:.3g})" for part, standing in hit.parts.items())
-    return f"score {hit.score:.4f}: {parts}"
+    """The score, and which ranking put it where."""
+    return f"score {hit.score:.4f}: {hits.parts(hit)}"
 
 
 def place(chunk: Chunk) -> str:
@@ -239,9 +238,7 @@ def summary(status: Status) -> Content:
 
 def outcome(report: Report) -> str:
     """What a run did, in one line."""
-    numbers = {"new": report.added, "changed": report.changed, "gone": report.removed}
-    changes = [f"{count:,} {what}" for what, count in numbers.items() if count] or ["nothing has changed"]
-    parts = [_count(report.files, "file"), *changes]
+    parts = [_count(report.files, "file"), *(report.changes() or ["nothing has changed"])]
     parts += [f"{_count(report.embedded, 'passage')} embedded"] if report.embedded else []
     refused = report.refused.total()
     parts += [f"{refused:,} refused"] if refused else []
